@@ -1,0 +1,69 @@
+"""Names that identify: what a task, trigger or project may be called, and the deterministic name of a run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import unicodedata
+from datetime import datetime
+from typing import Final
+
+from scheduler.domain.instants import SECOND, Micros, from_datetime, to_datetime, to_rfc3339
+from scheduler.errors import SpecError
+
+MAX_NAME: Final = 255
+_SLUG_LENGTH: Final = 16
+_DIGEST_LENGTH: Final = 26
+_NOT_SLUG: Final = re.compile(r"[^a-z0-9]+")
+
+
+def check_name(value: str, field: str) -> str:
+    """The name itself, if it may be one: 1–255 characters without `/`, control characters or outer spaces."""
+    if not value:
+        raise SpecError(field, "is empty: give it a name")
+    if len(value) > MAX_NAME:
+        raise SpecError(field, f"has {len(value)} characters: at most {MAX_NAME} are allowed")
+    if "/" in value:
+        raise SpecError(field, f"{value!r} contains '/': it separates project/domain/task/trigger")
+    if value != value.strip():
+        raise SpecError(field, f"{value!r} begins or ends with a space")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise SpecError(field, f"{value!r} contains a control character")
+    return value
+
+
+def slug(name: str) -> str:
+    """At most 16 characters of `[a-z0-9-]`, beginning with a letter; `t` stands in where nothing is left."""
+    text = _NOT_SLUG.sub("-", name.lower()).strip("-")
+    text = text.lstrip("0123456789-")
+    return text[:_SLUG_LENGTH].rstrip("-") or "t"
+
+
+def run_name(project: str, domain: str, task: str, trigger: str, scheduled_at: datetime) -> str:
+    """The name of the one run that a trigger's slot may have, on every worker and after every crash the same.
+
+    `scheduled_at` is aware and a whole second. At most 59 characters, valid as a DNS label.
+    """
+    return slot_run_name(project, domain, task, trigger, from_datetime(scheduled_at, "scheduled_at"))
+
+
+def slot_run_name(project: str, domain: str, task: str, trigger: str, slot: Micros) -> str:
+    """`run_name` for a slot in epoch microseconds."""
+    if slot % SECOND:
+        raise SpecError("scheduled_at", f"{to_rfc3339(slot)} is not a whole second")
+    stamp = to_datetime(slot).strftime("%Y%m%dt%H%M%S")
+    return f"{slug(trigger)}-{stamp}-{_digest([project, domain, task, trigger, to_rfc3339(slot)])}"
+
+
+def manual_run_name(project: str, domain: str, task: str, trigger: str, key: str) -> str:
+    """The name of a run fired by hand: the same caller's key gives the same name, another key another."""
+    return f"{slug(trigger)}-manual-{_digest([project, domain, task, trigger, 'manual', key])}"
+
+
+def _digest(identity: list[str]) -> str:
+    # One JSON text for one identity: no separator that a name could contain can make two identities equal.
+    text = json.dumps(identity, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return base64.b32encode(digest).decode("ascii").lower()[:_DIGEST_LENGTH]

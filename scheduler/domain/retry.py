@@ -1,0 +1,41 @@
+"""When a failed attempt is tried again: exponential back-off with jitter, bounded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+
+from scheduler.domain.instants import Micros, to_micros
+from scheduler.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`max_attempts` recorded outcomes in all; the n-th retry waits `initial × multiplier^(n-1)`, at most `maximum`."""
+
+    max_attempts: int = 1
+    initial: timedelta = timedelta(seconds=10)
+    multiplier: float = 2.0
+    maximum: timedelta = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise SpecError("retries.max_attempts", f"{self.max_attempts} is less than 1: the first attempt counts")
+        if self.initial < timedelta(0) or self.maximum < timedelta(0):
+            raise SpecError("retries", "initial and maximum cannot be negative")
+        if not 1 <= self.multiplier <= 100:
+            raise SpecError("retries.multiplier", f"{self.multiplier:g} is not within 1–100")
+
+    def delay(self, attempt: int, run: str, retry_after: timedelta | None = None) -> Micros:
+        """Microseconds to wait after attempt number `attempt` ended badly.
+
+        Jitter of ±20 % comes from a hash of run and attempt, so every worker computes the same instant. A target's own
+        `retry_after` wins whenever it asks for more.
+        """
+        exponent = min(attempt - 1, 64)
+        base = min(to_micros(self.initial) * self.multiplier**exponent, float(to_micros(self.maximum)))
+        digest = hashlib.blake2s(f"{run}:{attempt}".encode(), digest_size=4).digest()
+        spread = 0.8 + 0.4 * int.from_bytes(digest) / 2**32
+        wait = int(base * spread)
+        return max(wait, to_micros(retry_after)) if retry_after else wait
