@@ -1,0 +1,86 @@
+"""What a plugin author imports: the contract of executors, its values and its errors.
+
+Names are loaded at first use, so that `import executors` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from executors.errors import (
+        ExecutorConfigError,
+        ExecutorError,
+        ExecutorNotFound,
+        PermanentError,
+        RetryableError,
+    )
+    from executors.logging_executor import LoggingExecutor
+    from executors.output import Output
+    from executors.protocol import (
+        Deferred,
+        Executor,
+        Failed,
+        Outcome,
+        Resumed,
+        RunContext,
+        Succeeded,
+        as_failure,
+        as_outcome,
+    )
+    from executors.waits import Poll, Until
+
+_HOME: Final = {
+    "Deferred": "protocol",
+    "Executor": "protocol",
+    "ExecutorConfigError": "errors",
+    "ExecutorError": "errors",
+    "ExecutorNotFound": "errors",
+    "Failed": "protocol",
+    "LoggingExecutor": "logging_executor",
+    "Outcome": "protocol",
+    "Output": "output",
+    "PermanentError": "errors",
+    "Poll": "waits",
+    "Resumed": "protocol",
+    "RetryableError": "errors",
+    "RunContext": "protocol",
+    "Succeeded": "protocol",
+    "Until": "waits",
+    "as_failure": "protocol",
+    "as_outcome": "protocol",
+}
+
+__all__ = [
+    "Deferred",
+    "Executor",
+    "ExecutorConfigError",
+    "ExecutorError",
+    "ExecutorNotFound",
+    "Failed",
+    "LoggingExecutor",
+    "Outcome",
+    "Output",
+    "PermanentError",
+    "Poll",
+    "Resumed",
+    "RetryableError",
+    "RunContext",
+    "Succeeded",
+    "Until",
+    "as_failure",
+    "as_outcome",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
