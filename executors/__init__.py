@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         as_failure,
         as_outcome,
     )
+    from executors.shell import ShellExecutor
     from executors.waits import Poll, Until
 
 _HOME: Final = {
@@ -46,6 +47,7 @@ _HOME: Final = {
     "Resumed": "protocol",
     "RetryableError": "errors",
     "RunContext": "protocol",
+    "ShellExecutor": "shell",
     "Succeeded": "protocol",
     "Until": "waits",
     "as_failure": "protocol",
@@ -67,6 +69,7 @@ __all__ = [
     "Resumed",
     "RetryableError",
     "RunContext",
+    "ShellExecutor",
     "Succeeded",
     "Until",
     "as_failure",

@@ -42,7 +42,7 @@ class Output:
 
     @property
     def bytes_seen(self) -> int:
-        """How many bytes were written in all, kept or not."""
+        """How many bytes of text, as UTF-8, were written in all, kept or not."""
         return self._seen
 
     @property
