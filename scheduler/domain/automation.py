@@ -1,7 +1,7 @@
-"""A trigger's schedule as people write it: `Cron`, `FixedRate` or `At`, checked when built, with its texts and documents.
+"""A trigger's schedule as people write it: `Cron`, `FixedRate` or `At`, checked when built, as text and as document.
 
-The values say *what* was asked for; `occurrences` turns them into instants. Every datetime taken is aware, every datetime
-given back is UTC.
+The values say *what* was asked for; `occurrences` turns them into instants. Every datetime taken is aware, every
+datetime given back is UTC.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Occurrences:
     """The public view of a compiled schedule in datetimes."""
 
     def schedule(self, anchor: int | None = None, identity: str = "") -> Schedule:
-        """The compiled schedule, in epoch seconds; `anchor` and `identity` as `occurrences.compile_schedule` takes them."""
+        """The compiled schedule; `anchor` and `identity` as `occurrences.compile_schedule` takes them."""
         raise NotImplementedError
 
     def _compiled(self, activated_at: datetime | None) -> Schedule:
@@ -63,9 +63,9 @@ class _Occurrences:
 class Cron(_Occurrences):
     """Fires at the local wall-clock times that `expression` matches in `timezone`, an IANA name.
 
-    `dialect` auto | standard | aws | quartz; `day_rule` robfig | debian (how day-of-month and day-of-week combine); `dst`
-    once | instant | skip_once (what happens around an offset change). A prefix `CRON_TZ=` or `TZ=` of the expression is
-    taken as the zone. Raises `BadCron`, `UnknownTimezone` or `NeverFires`.
+    `dialect` auto | standard | aws | quartz; `day_rule` robfig | debian (how day-of-month and day-of-week combine);
+    `dst` once | instant | skip_once (what happens around an offset change). A prefix `CRON_TZ=` or `TZ=` of the
+    expression is taken as the zone. Raises `BadCron`, `UnknownTimezone` or `NeverFires`.
     """
 
     expression: str
@@ -108,7 +108,7 @@ class Cron(_Occurrences):
 class FixedRate(_Occurrences):
     """Fires every `value` seconds, minutes, hours or days of 24 hours; zones and clock changes do not matter.
 
-    With `start_time` (floored to the second) the first fire is at it; without, the first is one interval after activation.
+    With `start_time` (floored to the second) the first fire is at it; without, it is one interval after activation.
     Raises `BadRate`, or `NeverFires` where the first fire would be past 2199.
     """
 
@@ -182,17 +182,6 @@ class At(_Occurrences):
 Automation: TypeAlias = Cron | FixedRate | At
 
 
-def _whole_second(moment: Any, field: str) -> int:
-    if not isinstance(moment, datetime):
-        raise SpecError(field, f"{moment!r} is not a datetime")
-    return from_datetime(moment, field) // SECOND
-
-
-def _wrong_type(error: type[SpecError], field: str, value: object) -> SpecError:
-    hint = ": quote it" if isinstance(value, (int, float)) else ""
-    return error(field, f"{value!r} is not a text{hint}")
-
-
 def parse_schedule(text: str, **options: Any) -> Cron | FixedRate | At:
     """The schedule that one line of text names.
 
@@ -219,11 +208,16 @@ def parse_schedule(text: str, **options: Any) -> Cron | FixedRate | At:
     return Cron(stripped, **options)
 
 
-def describe(automation: Automation) -> str:
-    """The schedule in plain English: `At 02:00, Monday to Friday (Europe/Paris)`."""
+def describe(automation: Automation, identity: str = "") -> str:
+    """The schedule in plain English: `At 02:00, Monday to Friday (Europe/Paris)`.
+
+    `identity` (`project/domain/task/trigger`) tells what `H` stands for; without it the text says that it is open.
+    """
     if isinstance(automation, Cron):
-        fields = occurrences.parse_fields(automation.expression, automation.dialect)
-        return describe_cron(fields, automation.timezone, automation.day_rule)
+        fields = occurrences.parse_fields(automation.expression, automation.dialect, identity)
+        text = describe_cron(fields, automation.timezone, automation.day_rule)
+        hashed = not identity and occurrences.is_hashed(automation.expression, automation.dialect)
+        return f"{text}, where H depends on the trigger" if hashed else text
     if isinstance(automation, FixedRate):
         text = describe_rate(automation.value, automation.unit)
         return text if automation.start_time is None else f"{text}, from {_spoken(automation.start_time)}"

@@ -1,7 +1,7 @@
 """Which days of a year a cron expression matches, as one bit per day.
 
-The Gregorian calendar knows only fourteen years: leap or not, beginning on one of seven weekdays. One integer of 366 bits
-each, made when first asked for, answers every question about days from 1970 to 2199.
+The Gregorian calendar knows only fourteen years: leap or not, beginning on one of seven weekdays. One integer of 366
+bits each, made when first asked for, answers every question about days from 1970 to 2199.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class FieldSet:
     """What one field matches: a bit per number, and what depends on the month.
 
     `star`: a bare `*` or `?` stands in it (robfig's sense); `leads`: it begins with `*` or `?` (Debian's sense).
-    `specials` for day-of-month: ("L", n) the n-th day before the last, ("LW", n) the weekday nearest to that, ("W", d) the
-    weekday nearest to day d; for day-of-week: ("#", day, n) the n-th such day, n = -1 the last.
+    `specials` for day-of-month: ("L", n) the n-th day before the last, ("LW", n) the weekday nearest to that, ("W", d)
+    the weekday nearest to day d; for day-of-week: ("#", day, n) the n-th such day, n = -1 the last.
     """
 
     mask: int
@@ -108,7 +108,7 @@ _NTH: Final = re.compile(r"(\d{1,4}|[A-Za-z]{3})#(.*)", re.ASCII)
 _HASH: Final = re.compile(r"H(?:\((\d{1,4})-(\d{1,4})\))?(?:/(\d{1,4}))?", re.ASCII)
 
 
-class _Fault(ValueError):
+class _FaultError(ValueError):
     """One thing wrong in one field; collected, then raised together as `BadCron`."""
 
 
@@ -127,7 +127,7 @@ def parse_cron(text: str, dialect: str) -> CronFields:
         if field_text is not None:
             try:
                 found = _parse_field(field_text, index, chosen)
-            except _Fault as fault:
+            except _FaultError as fault:
                 faults.append(f"{_FIELDS[chosen][index].name}: {fault}")
         sets.append(found)
     if chosen != "standard" and (texts[_DOM] == "?") == (texts[_DOW] == "?"):
@@ -194,16 +194,16 @@ def _parse_field(text: str, index: int, dialect: str) -> FieldSet:
             special = _special(item, index, field, dialect) if index in (_DOM, _DOW) else None
             if special is not None:
                 if index == _DOW and dialect != "standard" and len(items) > 1:
-                    raise _Fault(f"{item} cannot stand in a list in the {dialect} dialect")
+                    raise _FaultError(f"{item} cannot stand in a list in the {dialect} dialect")
                 specials.append(special)
                 continue
             bits, bare = _item(item, index, field, dialect)
             mask |= bits
             star = star or bare
-        except _Fault as fault:
+        except _FaultError as fault:
             faults.append(str(fault))
     if faults:
-        raise _Fault(", ".join(dict.fromkeys(faults)))
+        raise _FaultError(", ".join(dict.fromkeys(faults)))
     return FieldSet(mask, star, text[0] in "*?", tuple(specials))
 
 
@@ -222,14 +222,14 @@ def _item(text: str, index: int, field: Field, dialect: str) -> tuple[int, bool]
     """The bits of one list item, and whether it is a bare star."""
     parts = _ITEM.fullmatch(text)
     if not text or parts is None or (parts[1] is None and not (dialect == "quartz" and parts[3] and not parts[2])):
-        raise _Fault(_explain(text, field, dialect))
+        raise _FaultError(_explain(text, field, dialect))
     first, last, step_text = parts[1], parts[2], parts[3]
     step = 1 if step_text is None else _step(step_text, field)
     if first in ("*", "?", None):
         if first == "?" and field.wraps:
-            raise _Fault("? may only stand alone, for day-of-month or day-of-week")
+            raise _FaultError("? may only stand alone, for day-of-month or day-of-week")
         if last is not None:
-            raise _Fault(f"{text} mixes {first} with a range")
+            raise _FaultError(f"{text} mixes {first} with a range")
         start, end = field.low, _open_end(field, index, dialect)
     else:
         start = _number(first, field)
@@ -240,7 +240,7 @@ def _item(text: str, index: int, field: Field, dialect: str) -> tuple[int, bool]
     if start > end:
         if not field.wraps:
             hint = f": write {start}-7" if index == _DOW and end == 0 else ""
-            raise _Fault(f"{text} runs backwards{hint}")
+            raise _FaultError(f"{text} runs backwards{hint}")
         end += field.high - field.low + 1
     bits = 0
     if step == 1 and end <= field.high:
@@ -262,22 +262,22 @@ def _number(text: str, field: Field) -> int:
     if text.isdigit():
         number = int(text) if len(text) <= 9 else 10**9
         if not field.low <= number <= field.high:
-            raise _Fault(f"{text} is not within {field.low}–{field.high}")
+            raise _FaultError(f"{text} is not within {field.low}–{field.high}")
         return number
     named = field.names.get(text.upper())
     if named is None:
-        raise _Fault(_explain(text, field, ""))
+        raise _FaultError(_explain(text, field, ""))
     return named
 
 
 def _step(text: str, field: Field) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise _Fault(f"the step {text!r} is not a whole number" if text else "a step is missing after /")
+        raise _FaultError(f"the step {text!r} is not a whole number" if text else "a step is missing after /")
     step = int(text) if len(text) <= 9 else 10**9
     if step == 0:
-        raise _Fault("a step of 0 never moves")
+        raise _FaultError("a step of 0 never moves")
     if field.widest is not None and step > field.widest:
-        raise _Fault(f"the step {step} is wider than {field.widest}")
+        raise _FaultError(f"the step {step} is wider than {field.widest}")
     return step
 
 
@@ -287,7 +287,7 @@ def _special(text: str, index: int, field: Field, dialect: str) -> tuple[str, in
         if last := _LAST_DAY.fullmatch(text):
             back = int(last[1] or 0)
             if back > 30:
-                raise _Fault(f"{text} goes back {back} days: at most 30")
+                raise _FaultError(f"{text} goes back {back} days: at most 30")
             return ("LW" if last[2] else "L", back, 0)
         if near := _WEEKDAY.fullmatch(text):
             return ("W", _number(near[1], field), 0)
@@ -295,13 +295,13 @@ def _special(text: str, index: int, field: Field, dialect: str) -> tuple[str, in
     zero = 0 if dialect == "standard" else 1
     if text in ("L", "l"):
         if dialect == "standard":
-            raise _Fault("L needs its day here: 5L is the last Friday")
+            raise _FaultError("L needs its day here: 5L is the last Friday")
         return ("#", 6, 0)
     if last := _LAST_OF_WEEK.fullmatch(text):
         return ("#", (_number(last[1], field) - zero) % 7, -1)
     if nth := _NTH.fullmatch(text):
         if nth[2] not in ("1", "2", "3", "4", "5"):
-            raise _Fault(f"{text}: after # comes 1–5, the how-manieth of the month")
+            raise _FaultError(f"{text}: after # comes 1–5, the how-manieth of the month")
         return ("#", (_number(nth[1], field) - zero) % 7, int(nth[2]))
     return None
 

@@ -1,6 +1,6 @@
 """From local wall-clock times to instants: where a cron schedule fires, also around offset changes.
 
-In a calm stretch of the zone the next fire is the next local reading minus the offset. In a knot the three policies part:
+In a calm stretch of the zone the next fire is the next local reading minus the offset. In a knot three policies part:
 
 - every reading: each instant whose reading matches (`instant`, and `once` for jobs that fire at intervals);
 - first reading: of repeated readings the first, missing ones never (`skip_once`);
@@ -23,7 +23,7 @@ EXACTLY_ONCE: Final = 2
 
 
 class CronSchedule:
-    """The fires of a set of local times in a zone under one policy. Thread-safe: what it remembers is only a shortcut."""
+    """The fires of a set of local times in a zone under one policy. Thread-safe: all it remembers is a shortcut."""
 
     __slots__ = ("_calm", "_fingerprint", "_policy", "_times", "_zone")
 
@@ -100,7 +100,7 @@ class CronSchedule:
         return fire if fire is not None and fire < HORIZON else None
 
     def _first_fire(self, reading: int) -> int | None:
-        """The first fire that a reading later than `reading` leads to; `reading` is not inside a knot past its beginning."""
+        """The first fire of a reading later than `reading`, which is calm or the last before a knot or a stretch."""
         zone, after = self._zone, self._times.after
         following = after(reading)
         # Each turn leaves a knot behind for good, and a zone has some hundreds of them.
@@ -116,7 +116,7 @@ class CronSchedule:
         return None
 
     def _last_fire(self, reading: int) -> int | None:
-        """The last fire that a reading earlier than `reading` leads to, mirror image of `_first_fire`."""
+        """The last fire of a reading earlier than `reading`: the mirror image of `_first_fire`."""
         zone, before = self._zone, self._times.before
         preceding = before(reading)
         while preceding is not None:

@@ -1,4 +1,4 @@
-"""What surrounds the fields of a cron expression: zone prefix, `cron(…)` wrapper, `@` words, and which dialect it is."""
+"""What surrounds the fields of a cron expression: zone prefix, `cron(…)` wrapper, `@` words; which dialect it is."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class LocalTimes:
         self._earliest = (hours & -hours).bit_length() * 3_600 - 3_600 + self._within[0]
         self._latest = (hours.bit_length() - 1) * 3_600 + self._last
         self._cumulative: list[int] | None = None
-        # The year last asked about: (first day, day after its last, mask). One tuple, so that threads see all or nothing.
+        # The year last asked about: (first day, day after its last, mask). One tuple: threads see all of it or nothing.
         self._year = (0, 0, 0)
 
     def after(self, reading: int) -> int | None:

@@ -44,8 +44,8 @@ _FIELD_NAMES: Final = ("second", "minute", "hour", "day-of-month", "month", "day
 def compile_schedule(automation: Automation, *, anchor: int | None = None, identity: str = "") -> Schedule:
     """The schedule of a trigger's automation, from a bounded cache.
 
-    `anchor`: the stored activation in epoch seconds, from which a `FixedRate` without start time counts (`BadRate` if it is
-    missing there, ignored elsewhere). `identity`: `project/domain/task/trigger`, what `H` hashes.
+    `anchor`: the stored activation in epoch seconds, from which a `FixedRate` without start time counts (`BadRate` if
+    it is missing there, ignored elsewhere). `identity`: `project/domain/task/trigger`, what `H` hashes.
     """
     return automation.schedule(anchor, identity)
 
@@ -104,6 +104,11 @@ def parse_fields(expression: str, dialect: str, identity: str = "") -> CronField
     return parse_cron(" ".join(fields), "standard")
 
 
+def is_hashed(expression: str, dialect: str) -> bool:
+    """Whether a field of the expression is an `H`, so that its fires differ from trigger to trigger."""
+    return bool(hash_items(expression, dialect)[1])
+
+
 def _hashed(item: str, name: str, identity: str) -> str:
     # croniter draws every field from one checksum, which couples them: `H H * * *` reaches 240 times of a day's 1,440.
     # A hash of its own for each field reaches them all. Which field it stands in no longer matters then, except for
@@ -117,7 +122,7 @@ def _hashed(item: str, name: str, identity: str) -> str:
 
 
 def instant_of(reading: int, timezone: str) -> int:
-    """The instant at which clocks of a zone show a reading: the first if two do, the first after the gap if none does."""
+    """The first instant at which clocks of a zone show a reading; the first after the gap where none does."""
     return zone_of(timezone).earliest(reading)
 
 

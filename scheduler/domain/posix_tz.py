@@ -1,4 +1,4 @@
-"""The rule at the end of a zone file that says how clocks change for ever after, such as `CET-1CEST,M3.5.0,M10.5.0/3`."""
+"""The rule at the end of a zone file: how clocks change for ever after, such as `CET-1CEST,M3.5.0,M10.5.0/3`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _seconds(text: str) -> int:
 
 
 def _day_of(text: str, year: int) -> int:
-    """Days since 1970-01-01 of `M3.5.0` (the last Sunday of March), `J60` (29 February not counted) or `59` (counted)."""
+    """Days since 1970-01-01 of `M3.5.0` (last Sunday of March), `J60` (29 February not counted) or `59` (counted)."""
     first = date(year, 1, 1).toordinal() - _EPOCH_ORDINAL
     if text[0] == "J":
         number = int(text[1:])

@@ -4,8 +4,8 @@ Not from the system: replicas of one schedule must agree whatever their images c
 which code that runs in the same process keeps using as it is configured.
 
 A zone is cut into *calm* stretches, in which a local reading names exactly one instant and later instants have later
-readings, and *knots* around each offset change, where readings repeat or are missing. Schedules run on plain arithmetic in
-the first and look closely only in the second.
+readings, and *knots* around each offset change, where readings repeat or are missing. Schedules run on plain arithmetic
+in the first and look closely only in the second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
+from importlib import import_module, resources
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -70,6 +70,24 @@ class Zone:
                 return reading - piece.offset
         return next(piece.start for piece in knot if piece.gap_start <= reading < piece.gap_end)
 
+    def latest(self, reading: int) -> int:
+        """The last instant that reads so; for a reading that was jumped over, the last instant before the jump."""
+        stretch = bisect_right(self.local_starts, reading) - 1
+        if reading < self.local_ends[stretch]:
+            return reading - self.offsets[stretch]
+        knot = self.knots[stretch]
+        for piece in reversed(knot):
+            if piece.start <= reading - piece.offset < piece.end:
+                return reading - piece.offset
+        return next(piece.start for piece in reversed(knot) if piece.gap_start <= reading < piece.gap_end) - 1
+
+    def calm_around(self, instant: int) -> tuple[int, int]:
+        """The first and the last instant of the calm stretch around an instant; the instant alone inside a knot."""
+        stretch = max(0, bisect_right(self.starts, instant) - 1)
+        if instant < self.ends[stretch]:
+            return self.starts[stretch], self.ends[stretch] - 1
+        return instant, instant
+
     def offset_at(self, instant: int) -> int:
         """Seconds to add to the instant to get its local reading."""
         stretch = max(0, bisect_right(self.starts, instant) - 1)
@@ -95,9 +113,7 @@ def zone_names() -> frozenset[str]:
 @lru_cache(maxsize=1)
 def tzdata_version() -> str:
     """The release of the time-zone database in use, such as `2026a`."""
-    import tzdata
-
-    return str(tzdata.IANA_VERSION)
+    return str(import_module("tzdata").IANA_VERSION)
 
 
 @lru_cache(maxsize=1)
@@ -151,7 +167,7 @@ def _transitions(data: bytes) -> tuple[list[int], list[int]]:
 
 def _build(name: str, changes: list[int], offsets: list[int]) -> Zone:
     count = len(changes)
-    # Readings before `upper[i]` may still come from before change i; readings from `lower[i]` on may already be from after.
+    # Readings below upper[i] may be from before change i; readings from lower[i] on may be from after change i + 1.
     upper, lower = [-_FAR], [_FAR]
     for instant, (before, after) in zip(changes, pairwise(offsets), strict=True):
         # One second more, so that the instant of a change, where jumped-over times fire, belongs to the knot.

@@ -1,0 +1,181 @@
+"""Blackout dates: local days on which a trigger stays quiet, or from which its slots move to a day that is free."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final, Literal, get_args
+
+from scheduler.domain.identity import check_name
+from scheduler.domain.simple_schedules import HORIZON, Schedule, fingerprint_of, walk
+from scheduler.domain.zones import Zone, zone_of
+from scheduler.errors import SpecError
+
+BlackoutPolicy = Literal["skip", "previous", "next"]
+
+_DAY: Final = 86_400
+_EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
+_REMEMBERED: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Named blackout dates. `skip`: their slots do not fire; `previous`, `next`: they move to the nearest free day."""
+
+    name: str
+    dates: frozenset[date] = field(default_factory=frozenset)
+    policy: BlackoutPolicy = "skip"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name")
+        if self.policy not in get_args(BlackoutPolicy):
+            raise SpecError("policy", f"{self.policy!r} is none of {', '.join(get_args(BlackoutPolicy))}")
+        for day in self.dates:
+            # A datetime is a date too, but its zone would be a guess.
+            if type(day) is not date:
+                raise SpecError("dates", f"{day!r} is not a date like 2026-12-25")
+
+
+def with_calendars(schedule: Schedule, calendars: Iterable[Calendar], timezone: str = "UTC") -> CalendarSchedule:
+    """The schedule as the calendars leave it; the days are those of `timezone`, the trigger's zone.
+
+    Slots that `previous` or `next` move are simply elsewhere. Slots that `skip` blacks out stay, so that each can be
+    accounted for: ask `is_blackout`.
+    """
+    return CalendarSchedule(schedule, tuple(calendars), timezone)
+
+
+class CalendarSchedule:
+    """A schedule under calendars. A slot keeps its local time of day when it moves; slots that meet become one.
+
+    No slot moves to a day that any of the calendars blacks out. If several calendars name a day, `skip` outranks
+    `previous`, which outranks `next`.
+    """
+
+    __slots__ = ("_blacked", "_inner", "_landed", "_moved", "_targets", "_zone")
+
+    def __init__(self, inner: Schedule, calendars: tuple[Calendar, ...], timezone: str) -> None:
+        self._inner = inner
+        self._zone: Zone = zone_of(timezone)
+        policies: dict[int, str] = {}
+        for policy in ("next", "previous", "skip"):
+            for calendar in calendars:
+                if calendar.policy == policy:
+                    policies.update(dict.fromkeys(map(_number, calendar.dates), policy))
+        self._blacked = frozenset(day for day, policy in policies.items() if policy == "skip")
+        self._moved = self._movements(policies)
+        self._targets = sorted((target, day) for day, target in self._moved.items())
+        self._landed: dict[int, tuple[int, ...]] = {}
+
+    def is_blackout(self, slot: int) -> bool:
+        """Whether a `skip` calendar names the local day of this slot."""
+        return self._local_day(slot) in self._blacked
+
+    def next_after(self, t: int) -> int | None:
+        fire = self._inner.next_after(t)
+        while fire is not None and self._local_day(fire) in self._moved:
+            # All slots of a moved day are elsewhere: go on behind the day.
+            fire = self._inner.next_after(self._same_day(fire)[1])
+        arrivals = self._arrivals(t, forward=True)
+        return min((slot for slot in (fire, arrivals) if slot is not None), default=None)
+
+    def previous_before(self, t: int) -> int | None:
+        fire = self._inner.previous_before(t)
+        while fire is not None and self._local_day(fire) in self._moved:
+            fire = self._inner.previous_before(self._same_day(fire)[0])
+        arrivals = self._arrivals(t, forward=False)
+        return max((slot for slot in (fire, arrivals) if slot is not None), default=None)
+
+    def count(self, after: int, until: int) -> int:
+        """Walks the slots of moved days only."""
+        if after >= until:
+            return 0
+        total, arrived = self._inner.count(after, until), set[int]()
+        for day, target in self._moved.items():
+            start, end = self._window(day)
+            if start <= until and end > after:
+                total -= sum(1 for slot in self._slots_of(day) if after < slot <= until)
+            start, end = self._window(target)
+            if start <= until and end > after:
+                arrived.update(slot for slot in self._landings(day) if after < slot <= until)
+        # Those that land where a slot is anyway are no slots more.
+        return total + sum(1 for slot in arrived if self._inner.count(slot - 1, slot) == 0)
+
+    def between(self, after: int, until: int) -> Iterator[int]:
+        return walk(self, after, until)
+
+    @property
+    def fingerprint(self) -> str:
+        days = sorted(self._moved.items()), sorted(self._blacked)
+        return fingerprint_of("calendars", self._inner.fingerprint, self._zone.fingerprint, days)
+
+    def _movements(self, policies: dict[int, str]) -> dict[int, int]:
+        moved: dict[int, int] = {}
+        for day, policy in sorted(policies.items()):
+            if policy == "skip":
+                continue
+            step = -1 if policy == "previous" else 1
+            target = day + step
+            # Ends: there are only so many blackout days in a row.
+            while target in policies:
+                target += step
+            moved[day] = target
+        return moved
+
+    def _arrivals(self, t: int, *, forward: bool) -> int | None:
+        """The first moved slot after t, or the last before it."""
+        # Clocks set back over midnight repeat the end of a day: one day either way is looked at too.
+        near = self._local_day(t) + (-1 if forward else 1)
+        place = bisect_left(self._targets, (near, 0)) if forward else bisect_left(self._targets, (near + 1, 0)) - 1
+        best: int | None = None
+        best_target = 0
+        while 0 <= place < len(self._targets):
+            target, day = self._targets[place]
+            if best is not None and abs(target - best_target) > 1:
+                break
+            landings = self._landings(day)
+            index = bisect_right(landings, t) if forward else bisect_left(landings, t) - 1
+            if 0 <= index < len(landings):
+                slot = landings[index]
+                if best is None:
+                    best_target = target
+                best = slot if best is None else min(best, slot) if forward else max(best, slot)
+            place += 1 if forward else -1
+        return best
+
+    def _landings(self, day: int) -> tuple[int, ...]:
+        """Where the slots of a moved day land, in order."""
+        known = self._landed.get(day)
+        if known is None:
+            shift = (self._moved[day] - day) * _DAY
+            zone = self._zone
+            landed = {zone.earliest(slot + zone.offset_at(slot) + shift) for slot in self._slots_of(day)}
+            known = tuple(sorted(slot for slot in landed if 0 <= slot < HORIZON))
+            if len(self._landed) >= _REMEMBERED:
+                self._landed.clear()
+            self._landed[day] = known
+        return known
+
+    def _slots_of(self, day: int) -> list[int]:
+        start, end = self._window(day)
+        return [slot for slot in self._inner.between(start - 1, end) if self._local_day(slot) == day]
+
+    def _window(self, day: int) -> tuple[int, int]:
+        """The first and the last instant of a local day; the last is before the first if clocks jumped over the day."""
+        return self._zone.earliest(day * _DAY), self._zone.latest((day + 1) * _DAY - 1)
+
+    def _same_day(self, instant: int) -> tuple[int, int]:
+        """An interval around the instant, ends included, that lies within its local day."""
+        first, last = self._zone.calm_around(instant)
+        offset = self._zone.offset_at(instant)
+        start = (instant + offset) // _DAY * _DAY - offset
+        return max(first, start), min(last, start + _DAY - 1)
+
+    def _local_day(self, instant: int) -> int:
+        return (instant + self._zone.offset_at(instant)) // _DAY
+
+
+def _number(day: date) -> int:
+    return day.toordinal() - _EPOCH_ORDINAL
