@@ -266,6 +266,9 @@ class _Reader:
     def _wrong(self, path: str, wanted: str, data: Any, advice: str = "") -> Any:
         if not advice and wanted == "a text" and isinstance(data, (bool, int, float, datetime)):
             advice = ": quote it"
+        if wanted == _NAMES[int] and isinstance(data, float):
+            self.problems.append((path, "must be a whole number, without a decimal point"))
+            return _BROKEN
         if not advice and wanted == _NAMES[timedelta] and isinstance(data, (int, float)) and not isinstance(data, bool):
             advice = ": add a unit" if not self.show_values else f": write {data:g}s if seconds are meant"
         self.problems.append((path, f"must be {wanted}, not {_kind(data)}{advice}"))

@@ -1,0 +1,191 @@
+"""The keeper: one small process a worker, and nothing survives either of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from executors import RetryableError, ShellExecutor, Succeeded
+from executors.processes import hire
+from tests.unit.executors.worlds import ROOT, alive, eventually, make_run, members_of_group, perform, printed
+
+WORKER = """
+import asyncio, os, sys, time
+from executors import RunContext, ShellExecutor
+from executors.processes import hire
+from executors.registry import parse_config
+
+async def main():
+    executor = ShellExecutor()
+    await executor.start()
+    runs = [
+        RunContext(f"run-{n}", config=parse_config(ShellExecutor, {"command": ["sh", "-c", script]}))
+        for n, script in enumerate(["trap '' TERM INT HUP; echo $$; sleep 1000 & echo $!; wait"] * 5)
+    ]
+    tasks = [asyncio.ensure_future(executor.execute(run)) for run in runs]
+    while not all(run.output.text().count("\\n") == 2 for run in runs):
+        await asyncio.sleep(0.01)
+    FORK
+    print(hire(executor).pid, *(word for run in runs for word in run.output.text().split()), flush=True)
+    await asyncio.gather(*tasks)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "fork", ["pass", "os.fork() or (time.sleep(3), os._exit(0))"], ids=["alone", "with a fork that holds its sockets"]
+)
+def test_kill_9_of_a_worker_leaves_no_child_behind(fork: str) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER.replace("FORK", fork)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    keeper, *children = map(int, worker.stdout.readline().split())
+    assert len(children) == 10
+    assert all(alive(pid) for pid in (keeper, *children))
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    asyncio.run(eventually(lambda: not any(alive(pid) for pid in (keeper, *children)), within=5))
+    worker.stdout.close()
+
+
+def test_ctrl_c_and_sigterm_are_not_meant_for_the_keeper() -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        await executor.start()
+        assert await executor.execute(make_run(executor, {"command": ["true"]})) == Succeeded({"exit_code": 0})
+        pid = hire(executor).pid
+        assert pid is not None
+        assert os.getsid(pid) == pid
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        run = make_run(executor, {"command": ["sh", "-c", "kill -TERM $PPID; trap"]})
+        assert await executor.execute(run) == Succeeded({"exit_code": 0})
+        assert hire(executor).pid == pid
+        await executor.close()
+        assert not alive(pid)
+
+    asyncio.run(scene())
+
+
+def test_commands_do_not_inherit_the_keepers_manners_or_descriptors() -> None:
+    program = """
+import os, signal
+print([signal.getsignal(number).name for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)])
+print(os.getsid(0) == os.getpid(), sorted(map(int, os.listdir('/proc/self/fd')))[:4])
+"""
+    executor = ShellExecutor()
+    run = make_run(executor, {"command": [sys.executable, "-c", program]})
+    asyncio.run(perform(executor, run))
+    # The descriptor after the first three is the listing's own.
+    assert run.output.text() == "['SIG_DFL', 'SIG_DFL', 'SIG_DFL']\nTrue [0, 1, 2, 3]\n"
+
+
+def test_one_keeper_serves_every_executor_of_a_worker_and_ends_with_the_last() -> None:
+    async def scene() -> None:
+        first, second = ShellExecutor(), ShellExecutor()
+        for executor in (first, second):
+            await executor.start()
+            await executor.execute(make_run(executor, {"command": ["true"]}))
+        assert hire(first) is hire(second)
+        pid = hire(first).pid
+        assert pid is not None
+        await first.close()
+        assert alive(pid)
+        await second.close()
+        assert not alive(pid)
+
+    asyncio.run(scene())
+
+
+def test_closing_kills_what_still_runs() -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        run = make_run(executor, {"command": ["sh", "-c", "trap '' TERM; echo $$; sleep 1000"]})
+        task = asyncio.ensure_future(executor.execute(run))
+        await printed(run, "\n")
+        await executor.close()
+        assert members_of_group(int(run.output.text())) == []
+        with pytest.raises(RetryableError):
+            await task
+
+    asyncio.run(scene())
+
+
+def test_when_the_keeper_dies_its_runs_fail_with_an_unknown_outcome_and_the_next_gets_a_new_one() -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        await executor.start()
+        runs = [
+            make_run(executor, {"command": ["sh", "-c", "trap '' TERM; echo $$; sleep 1000 & echo $!; wait"]})
+            for _ in range(5)
+        ]
+        tasks = [asyncio.ensure_future(executor.execute(run)) for run in runs]
+        await eventually(lambda: all(run.output.text().count("\n") == 2 for run in runs))
+        keeper = hire(executor).pid
+        assert keeper is not None
+        os.kill(keeper, signal.SIGKILL)
+        for task in tasks:
+            with pytest.raises(RetryableError, match="the keeper process ended") as caught:
+                await task
+            assert not caught.value.outcome_known
+        assert not any(alive(int(pid)) for run in runs for pid in run.output.text().split())
+        assert await executor.execute(make_run(executor, {"command": ["true"]})) == Succeeded({"exit_code": 0})
+        assert hire(executor).pid != keeper
+        await executor.close()
+
+    asyncio.run(scene())
+
+
+def test_a_keeper_that_died_idle_is_replaced_unnoticed() -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        for _ in range(3):
+            assert await executor.execute(make_run(executor, {"command": ["true"]})) == Succeeded({"exit_code": 0})
+            keeper = hire(executor).pid
+            assert keeper is not None
+            os.kill(keeper, signal.SIGKILL)
+            os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
+        await executor.close()
+
+    asyncio.run(scene())
+
+
+def test_a_command_whose_start_the_keeper_could_not_report_dies_with_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        await executor.start()
+        await executor.execute(make_run(executor, {"command": ["true"]}))
+        keeper = hire(executor)
+        assert keeper.pid is not None
+        run = make_run(
+            executor,
+            {
+                "command": [
+                    "sh",
+                    "-c",
+                    f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 1000",
+                ]
+            },
+        )
+        task = asyncio.ensure_future(executor.execute(run))
+        await asyncio.sleep(0)
+        # The loop does not turn here, so the client cannot hear that the command has started.
+        while not (tmp_path / "pid").exists():
+            os.sched_yield()
+        os.kill(keeper.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
+        pid = int((tmp_path / "pid").read_text())
+        await eventually(lambda: not alive(pid))
+        with pytest.raises(RetryableError):
+            await task
+        await executor.close()
+
+    asyncio.run(scene())
