@@ -156,6 +156,16 @@ class TaskDefinition:
         return self.name.rsplit(".", 1)[-1] or self.name
 
     @property
+    def short_description(self) -> str:
+        """The description, cut at 255 characters."""
+        return self.description[:MAX_SHORT_DESCRIPTION]
+
+    @property
+    def full_description(self) -> str:
+        """The long description, cut at 2,048 characters."""
+        return self.long_description[:MAX_LONG_DESCRIPTION]
+
+    @property
     def deploy_digest(self) -> str:
         """SHA-256 over everything this deploy says: two deploys with the same one are the same deploy."""
         document = {

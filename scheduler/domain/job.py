@@ -1,0 +1,84 @@
+"""A job: a trigger with its compiled schedule, as the planner sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.occurrences import Schedule, jitter_of
+from scheduler.domain.trigger import CatchUp, Overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that decides which slots fire; instants are epoch microseconds, `schedule` itself counts seconds.
+
+    `schedule` is None for a trigger that is fired by hand only.
+    """
+
+    identity: str
+    schedule: Schedule | None
+    activated_at: Micros
+    jitter: Micros = 0
+    catchup: CatchUp = CatchUp()
+    overlap: Overlap = "allow_all"
+    max_fires: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What a plan of this job was made from; another fingerprint means another schedule."""
+        if self.schedule is None:
+            return "manual"
+        text = f"{self.schedule.fingerprint}|{self.activated_at}|{self.jitter}"
+        return hashlib.blake2s(text.encode(), digest_size=12).hexdigest()
+
+    def next_after(self, slot: Micros) -> Micros | None:
+        """The first slot strictly after an instant."""
+        if self.schedule is None:
+            return None
+        second = self.schedule.next_after(slot // SECOND)
+        return None if second is None else second * SECOND
+
+    def due_at(self, slot: Micros) -> Micros:
+        """The instant at which the slot's run may start: the slot plus its jitter, always before the next slot."""
+        if not self.jitter or self.schedule is None:
+            return slot
+        second = slot // SECOND
+        return slot + jitter_of(self.identity, second, self.jitter, self.schedule.next_after(second))
+
+    def last_due(self, until: Micros) -> Micros | None:
+        """The newest slot whose due instant is not after `until`."""
+        if self.schedule is None:
+            return None
+        second = self.schedule.previous_before(until // SECOND + 1)
+        if second is not None and self.jitter and self.due_at(second * SECOND) > until:
+            # Jitter is less than the gap between slots, so only the newest one can still be waiting.
+            second = self.schedule.previous_before(second)
+        return None if second is None else second * SECOND
+
+    def count(self, after: Micros, until: Micros) -> int:
+        """How many slots lie in (after, until]."""
+        if self.schedule is None or until <= after:
+            return 0
+        return self.schedule.count(after // SECOND, until // SECOND)
+
+    def between(self, after: Micros, until: Micros) -> Iterator[Micros]:
+        """The slots in (after, until], oldest first."""
+        if self.schedule is None or until <= after:
+            return
+        for second in self.schedule.between(after // SECOND, until // SECOND):
+            yield second * SECOND
+
+    def newest(self, after: Micros, until: Micros, limit: int) -> list[Micros]:
+        """At most `limit` of the newest slots in (after, until], oldest first."""
+        if self.schedule is None or limit <= 0:
+            return []
+        found: list[Micros] = []
+        second = self.schedule.previous_before(until // SECOND + 1)
+        while second is not None and second > after // SECOND and len(found) < limit:
+            found.append(second * SECOND)
+            second = self.schedule.previous_before(second)
+        found.reverse()
+        return found

@@ -1,0 +1,184 @@
+"""What a trigger owes at an instant: every due slot decided at once, some kept, the rest skipped with a reason.
+
+Pure: the caller hands in the position and the instant, and writes down what comes back. The rules are those of
+"late slots: catch-up, with a cap" in the documentation; one code path serves late and on-time slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.domain.instants import SECOND, Micros, to_micros
+from scheduler.domain.job import Job
+from scheduler.domain.ledger import Reason, SkippedRange, merge_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A slot that gets a run. `turn` is 0 on time, else the place in the round-robin over late triggers, from 1."""
+
+    slot: Micros
+    turn: int = 0
+    covers: tuple[Micros, Micros] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided. `position` is the newest decided slot; `due_at` is None once nothing is left to come."""
+
+    fires: tuple[Fire, ...]
+    skips: tuple[SkippedRange, ...]
+    position: Micros | None
+    next_slot: Micros | None
+    due_at: Micros | None
+
+
+@dataclass(slots=True)
+class _Decision:
+    """Kept slots and skipped stretches of one plan while it is being made."""
+
+    kept: list[Fire] = field(default_factory=list)
+    skipped: list[SkippedRange] = field(default_factory=list)
+
+    def skip(self, job: Job, after: Micros, until: Micros, reason: Reason) -> None:
+        """Skips the slots in (after, until], whose ends need not be slots themselves."""
+        last = job.newest(after, until, 1)
+        first = job.next_after(after)
+        if last and first is not None:
+            self.skipped.append(SkippedRange(first, last[0], job.count(after, last[0]), reason))
+
+
+def first_plan(job: Job, after: Micros) -> Plan:
+    """The plan of a job that owes nothing of the past: its first slot is strictly after `after`."""
+    next_slot = job.next_after(after)
+    return Plan((), (), None, next_slot, None if next_slot is None else job.due_at(next_slot))
+
+
+def plan_fires(
+    job: Job,
+    position: Micros,
+    now: Micros,
+    misfire_grace: Micros,
+    *,
+    fires: int = 0,
+    decided: Callable[[Micros], bool] | None = None,
+) -> Plan:
+    """Decides all slots after `position` that are due at `now`.
+
+    `fires` is how many scheduled runs the trigger has had (for `max_fires`); `decided` tells which slots have an entry in
+    the ledger already, which they keep: it matters only after the clock was set back.
+    """
+    newest = job.last_due(now)
+    if newest is None or newest <= position:
+        return _onward(job, (), (), position)
+    decision = _decide(job, position, newest, now, misfire_grace)
+    if decided is not None:
+        decision = _without(job, decision, decided)
+    kept = sorted(decision.kept, key=lambda fire: fire.slot)
+    if job.max_fires is not None and fires + len(kept) >= job.max_fires:
+        # The last fire ends the schedule: what would have come after it is not owed.
+        kept = kept[: max(0, job.max_fires - fires)]
+        last = kept[-1].slot if kept else position
+        skips = tuple(item for item in _ordered(decision, kept) if item.to_slot <= last)
+        return Plan(tuple(kept), skips, newest, None, None)
+    return _onward(job, tuple(kept), tuple(_ordered(decision, kept)), newest)
+
+
+def settle(
+    job: Job | None,
+    planned: Micros | None,
+    planned_due: Micros | None,
+    position: Micros,
+    now: Micros,
+    misfire_grace: Micros,
+    reason: Reason,
+) -> Plan:
+    """Ends an old plan at `now`, because its schedule changed or the trigger stopped being active.
+
+    A changed schedule (`Reason.SCHEDULE_CHANGED`) still fires the due slots within the grace; every other due slot is
+    skipped with the reason. `job` is the old schedule where it is still known; without it only the planned slot is.
+    Nothing follows: the caller plans anew.
+    """
+    if planned is None or planned_due is None or planned_due > now or planned <= position:
+        return Plan((), (), position, None, None)
+    newest = planned if job is None else max(planned, job.last_due(now) or planned)
+    keep_from = now - misfire_grace if reason is Reason.SCHEDULE_CHANGED else now + 1
+    if job is None:
+        late_until = planned if planned_due < keep_from else planned - SECOND
+    else:
+        late_until = min(job.last_due(keep_from - 1) or planned - SECOND, newest)
+    fires = [Fire(planned)] if late_until < planned else []
+    skips: list[SkippedRange] = []
+    if late_until >= planned:
+        count = 1 if job is None else max(1, job.count(planned - SECOND, late_until))
+        skips.append(SkippedRange(planned, late_until, count, reason))
+    if job is not None:
+        fires.extend(Fire(slot) for slot in job.between(max(late_until, planned), newest))
+    return Plan(tuple(fires), tuple(skips), newest, None, None)
+
+
+def _decide(job: Job, position: Micros, newest: Micros, now: Micros, misfire_grace: Micros) -> _Decision:
+    decision = _Decision()
+    # Late means due before now − grace; a slot due at exactly that instant is still within it.
+    newest_late = job.last_due(now - misfire_grace - 1)
+    late_until = position if newest_late is None else max(position, newest_late)
+    for slot in job.between(late_until, newest):
+        decision.kept.append(Fire(slot))
+    if late_until == position:
+        return decision
+    window = max(to_micros(job.catchup.window), misfire_grace)
+    expired = job.last_due(now - window - 1)
+    late_after = position if expired is None else max(position, min(expired, late_until))
+    decision.skip(job, position, late_after, Reason.CATCHUP_WINDOW)
+    if late_until > late_after:
+        _apply_policy(job, decision, late_after, late_until, on_time=newest > late_until)
+    return decision
+
+
+def _apply_policy(job: Job, decision: _Decision, after: Micros, until: Micros, *, on_time: bool) -> None:
+    match job.catchup.policy:
+        case "all":
+            slots = job.newest(after, until, job.catchup.max_runs)
+            decision.kept.extend(Fire(slot, turn) for turn, slot in enumerate(slots, start=1))
+            decision.skip(job, after, slots[0] - SECOND if slots else until, Reason.CATCHUP_CAP)
+        case "latest":
+            slots = [] if on_time else job.newest(after, until, 1)
+            decision.kept.extend(Fire(slot, 1) for slot in slots)
+            decision.skip(job, after, slots[0] - SECOND if slots else until, Reason.COALESCED)
+        case "none":
+            decision.skip(job, after, until, Reason.CATCHUP_POLICY)
+        case "gap":
+            first = job.next_after(after)
+            assert first is not None  # `until` is a slot after `after`
+            decision.kept.append(Fire(until, 1, (first, until)))
+            decision.skip(job, after, until - SECOND, Reason.COVERED_BY_GAP)
+
+
+def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -> _Decision:
+    clean = _Decision(kept=[fire for fire in decision.kept if not decided(fire.slot)])
+    for item in decision.skipped:
+        for slot in job.between(item.from_slot - SECOND, item.to_slot):
+            if not decided(slot):
+                clean.skipped.append(SkippedRange(slot, slot, 1, item.reason))
+    return clean
+
+
+def _ordered(decision: _Decision, kept: list[Fire]) -> list[SkippedRange]:
+    """Ranges oldest first; neighbours of one reason become one unless a run lies between them."""
+    result: list[SkippedRange] = []
+    breaks = [fire.slot for fire in kept]
+    stretch: list[SkippedRange] = []
+    for item in sorted(decision.skipped, key=lambda skipped: skipped.from_slot):
+        while breaks and breaks[0] < item.from_slot:
+            breaks.pop(0)
+            result.extend(merge_ranges(stretch))
+            stretch = []
+        stretch.append(item)
+    result.extend(merge_ranges(stretch))
+    return result
+
+
+def _onward(job: Job, fires: tuple[Fire, ...], skips: tuple[SkippedRange, ...], position: Micros) -> Plan:
+    next_slot = job.next_after(position)
+    return Plan(fires, skips, position, next_slot, None if next_slot is None else job.due_at(next_slot))

@@ -1,0 +1,81 @@
+"""Recording how attempts ended, and what follows: the end of the run, or another attempt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.run import Phase
+from scheduler.services.take import Execution
+from scheduler.store.runs import FinishedAttempt
+from scheduler.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One attempt's outcome as the worker saw it.
+
+    `retryable` False ends the run whatever attempts are left. `known` False means nobody can tell whether the target did
+    the work: the next attempt then keeps the idempotency key.
+    """
+
+    execution: Execution
+    phase: Phase
+    error: str | None = None
+    outputs: Mapping[str, Any] | None = None
+    output: str | None = None
+    retryable: bool = True
+    known: bool = True
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What became of a batch of ended attempts."""
+
+    counted: frozenset[str]
+    refused: tuple[str, ...]
+    retried: tuple[str, ...]
+
+
+def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str) -> Finished:
+    """Records the outcomes in one statement; results whose run somebody took since are dropped and named."""
+    now = tx.now()
+    rows = [_attempt(item, now) for item in ended]
+    counted = tx.runs.finish(rows, worker, now)
+    return Finished(
+        counted=frozenset(counted),
+        refused=tuple(row.name for row in rows if row.name not in counted),
+        retried=tuple(row.name for row in rows if row.phase == Phase.QUEUED and row.name in counted),
+    )
+
+
+def next_attempt_at(item: Ended, now: Micros) -> Micros | None:
+    """When the run may be tried again; None where this was its last attempt."""
+    run, policy = item.execution.run, item.execution.spec.retries
+    if item.phase in (Phase.SUCCEEDED, Phase.ABORTED) or not item.retryable or run.attempt >= policy.max_attempts:
+        return None
+    at = now + policy.delay(run.attempt, run.name, item.retry_after)
+    # A retry that could not start before the deadline ends the run now, with the error it has.
+    return at if run.deadline_at is None or at < run.deadline_at else None
+
+
+def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
+    run = item.execution.run
+    again = next_attempt_at(item, now)
+    return FinishedAttempt(
+        name=run.name,
+        fence=run.fence,
+        phase=(Phase.QUEUED if again is not None else item.phase).value,
+        not_before=again,
+        known_end=again is not None and item.known and item.phase is Phase.FAILED,
+        error=item.error,
+        outputs=None if item.outputs is None else json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False),
+        attempt_phase=item.phase.value,
+        started_at=run.started_at,
+        output=item.output,
+    )

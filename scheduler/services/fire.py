@@ -1,0 +1,140 @@
+"""The fire transaction: due triggers are locked, decided purely, their runs inserted by name, and advanced by slot.
+
+There is no instant in which a slot is decided and its run absent: either the whole transaction happened or nothing did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.planning import plan_fires
+from scheduler.errors import Conflict, SpecError
+from scheduler.services.jobs import is_live, job_of
+from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes
+from scheduler.store.rows import Row
+from scheduler.store.runs import NewRun, TakenRun
+from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import DueRow
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What one fire transaction did. `taken` are runs this worker holds already; the others wait in the queue."""
+
+    claimed: int = 0
+    runs: tuple[NewRun, ...] = ()
+    taken: tuple[TakenRun, ...] = ()
+    triggers: Mapping[int, Row] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    quarantined: tuple[str, ...] = ()
+    lateness: tuple[Micros, ...] = ()
+    newest_due: Micros | None = None
+
+
+def fire_due(
+    tx: Transaction,
+    planning: Planning,
+    *,
+    limit: int,
+    owner: str | None = None,
+    room: Mapping[str, int] | None = None,
+    places: int = 0,
+    floor: Micros | None = None,
+    only: int | None = None,
+) -> Fired:
+    """Decides every due slot of at most `limit` due triggers.
+
+    On-time runs of executors with `room` are taken by `owner` in the same transaction, at most `places`; all others are
+    left queued for any worker. `only` narrows it to one trigger, to find the one that spoils a batch.
+    """
+    dues = tx.triggers.claim_due(limit, floor) if only is None else list(tx.triggers.lock_due([only]).values())
+    if not dues:
+        return Fired()
+    rows = tx.triggers.load(due.trigger_id for due in dues)
+    # Read after the locks are held: a slot is decided by the instant at which it is decided.
+    now = tx.now()
+    batch, changed = Batch(), []
+    for due in dues:
+        row = rows.get(due.trigger_id)
+        if row is not None and not _decide_one(tx, due, row, planning, now, batch):
+            changed.append(due)
+    plan_anew(tx, changed, rows, planning, batch)
+    new = _with_owner(batch.runs, rows, owner, dict(room or {}), places)
+    inserted = tx.runs.insert_new(new, now)
+    if len(inserted) < len(new) and (wrong := tx.runs.mismatched(new)):
+        raise Conflict(f"run {wrong[0]!r} exists for another slot")
+    write_changes(tx, batch)
+    return Fired(
+        claimed=len(dues),
+        runs=tuple(new),
+        taken=tuple(run for run, running in inserted if running),
+        triggers=rows,
+        skipped=batch.skipped_by_reason(),
+        quarantined=tuple(str(change.error) for change in batch.changes if change.error is not None),
+        lateness=tuple(now - run.not_before for run in new),
+        newest_due=max((due.due_at for due in dues if due.due_at is not None), default=None),
+    )
+
+
+def quarantine(tx: Transaction, planning: Planning, trigger_id: int, error: Exception) -> None:
+    """Sets one trigger aside whose fire fails in the database itself; the rest of its batch goes on."""
+    due = tx.triggers.lock_due([trigger_id])[trigger_id]
+    row = tx.triggers.load([trigger_id]).get(trigger_id)
+    if row is not None:
+        batch = Batch()
+        set_aside(due, row, error, planning, batch)
+        write_changes(tx, batch)
+
+
+def due_triggers(tx: Transaction, limit: int) -> list[int]:
+    """The ids of due triggers, longest due first."""
+    return [due.trigger_id for due in tx.triggers.claim_due(limit)]
+
+
+def _decide_one(tx: Transaction, due: DueRow, row: Row, planning: Planning, now: Micros, batch: Batch) -> bool:
+    """True if the trigger was decided (or set aside); False where its schedule is another than the planned one."""
+    if not is_live(row, now) or row["spec_digest"] is None:
+        return False
+    try:
+        job = job_of(row)
+    except SpecError as error:
+        set_aside(due, row, error, planning, batch)
+        return True
+    if job.fingerprint != due.fingerprint:
+        return False
+    # Nothing decided yet: everything from the planned slot on is owed, and nothing before it.
+    position = due.last_slot if due.last_slot is not None else (due.next_slot or now) - 1
+    decided = _decided(tx, due, position) if due.decided_to is not None else None
+    plan = plan_fires(job, position, now, planning.misfire_grace, fires=due.fires, decided=decided)
+    if plan.position == position and due.last_slot is None:
+        return True  # Not due after all: another clock reading claimed it.
+    decide(batch, due, row, job, plan, now)
+    return True
+
+
+def _decided(tx: Transaction, due: DueRow, position: Micros) -> Callable[[Micros], bool]:
+    # The clock was set back: slots up to `decided_to` may have had their entry before, and keep it.
+    until = due.decided_to or position
+    slots = tx.runs.slots_with_run(due.trigger_id, position, until)
+    ranges = tx.ledger.overlapping(due.trigger_id, position, until)
+    return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
+
+
+def _with_owner(
+    runs: list[NewRun], rows: Mapping[int, Row], owner: str | None, room: dict[str, int], places: int
+) -> list[NewRun]:
+    """Gives on-time runs to `owner` while there is room; late ones always queue, for their round-robin."""
+    if owner is None:
+        return runs
+    result = []
+    for run in runs:
+        executor = rows[run.trigger_id]["executor"]
+        if places > 0 and run.priority == 0 and not rows[run.trigger_id]["gated"] and room.get(executor, 0) > 0:
+            places -= 1
+            room[executor] -= 1
+            result.append(run._replace(owner=owner))
+        else:
+            result.append(run)
+    return result

@@ -1,0 +1,90 @@
+"""From a trigger's row to the job that the planner understands."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import lru_cache
+
+from scheduler.domain.automation import Automation, FixedRate, automation_from_document
+from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.job import Job
+from scheduler.domain.occurrences import bounded, compile_schedule
+from scheduler.domain.trigger import CatchUp
+from scheduler.errors import SpecError
+from scheduler.store.rows import Row
+
+
+def identity_of(row: Row) -> str:
+    """`project/domain/task/trigger` of a trigger's row."""
+    return f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}"
+
+
+def is_live(row: Row, now: Micros) -> bool:
+    """Whether the trigger may owe anything at all."""
+    snoozed = row["snoozed_until"] is not None and row["snoozed_until"] > now
+    return bool(row["active"]) and row["deleted_at"] is None and not snoozed
+
+
+def automation_of(row: Row) -> Automation | None:
+    """The trigger's automation; raises `SpecError` for what no deploy would have let through."""
+    text = row["automation"]
+    return None if text is None else _automation(text)
+
+
+def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | None = None) -> Job:
+    """The job of a trigger's row, `activated_at` and `anchor_at` given where they are about to change.
+
+    Raises `SpecError` where the row's schedule cannot be understood.
+    """
+    automation = automation_of(row)
+    activated = activated_at if activated_at is not None else row["activated_at"] or 0
+    anchor = anchor_at if anchor_at is not None else row["anchor_at"]
+    identity = identity_of(row)
+    schedule = None
+    if automation is not None:
+        anchored = (activated if anchor is None else anchor) // SECOND if isinstance(automation, FixedRate) else None
+        schedule = compile_schedule(automation, anchor=anchored, identity=identity)
+        if row["start_at"] is not None or row["end_at"] is not None:
+            schedule = bounded(schedule, _ceil_second(row["start_at"]), _ceil_second(row["end_at"]))
+    return Job(
+        identity=identity,
+        schedule=schedule,
+        activated_at=activated,
+        jitter=row["jitter"],
+        catchup=CatchUp(row["catchup_policy"], timedelta(microseconds=row["catchup_window"]), row["catchup_max_runs"]),
+        overlap=row["overlap"],
+        max_fires=row["max_fires"],
+    )
+
+
+def anchored_at(row: Row, now: Micros) -> tuple[Micros | None, int | None]:
+    """The anchor of a fixed rate and the interval it was set for: kept until the interval changes."""
+    automation = automation_of(row)
+    if not isinstance(automation, FixedRate) or automation.start_time is not None:
+        return None, None
+    if row["anchor_at"] is not None and row["anchor_interval"] == automation.interval:
+        return row["anchor_at"], automation.interval
+    return now - now % SECOND, automation.interval
+
+
+def shifted_anchor(row: Row, now: Micros) -> Micros | None:
+    """After the clock was set back: the anchor moved by whole intervals to before now, so that the same grid goes on."""
+    anchor, interval = row["anchor_at"], row["anchor_interval"]
+    if anchor is None or not interval or anchor <= now:
+        return None
+    step = interval * SECOND
+    return int(anchor - -(-(anchor - now) // step) * step)
+
+
+@lru_cache(maxsize=4096)
+def _automation(text: str) -> Automation:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        raise SpecError("automation", f"{text!r} is not JSON") from None
+    return automation_from_document(document)
+
+
+def _ceil_second(instant: Micros | None) -> int | None:
+    return None if instant is None else -(-instant // SECOND)

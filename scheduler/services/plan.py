@@ -1,0 +1,224 @@
+"""Planning triggers anew, whoever changed them: a deploy, a command, plain SQL, new zone data.
+
+Every function here is handed rows of the due-queue that the caller has locked, and settles what the old plan still owed
+before it makes the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from scheduler.domain.identity import slot_run_name
+from scheduler.domain.instants import Micros, to_micros
+from scheduler.domain.job import Job
+from scheduler.domain.ledger import Reason, SkippedRange
+from scheduler.domain.planning import Fire, Plan, first_plan, settle
+from scheduler.domain.task import TaskSpec
+from scheduler.errors import SpecError
+from scheduler.services.jobs import anchored_at, is_live, job_of
+from scheduler.store.rows import Row
+from scheduler.store.runs import NewRun
+from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import Advance, DueRow, PlanChange
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What every planner is told: the grace in microseconds, and what this worker is (version and zone data)."""
+
+    misfire_grace: Micros = 60_000_000
+    fingerprint: str = ""
+
+
+class Pointed(NamedTuple):
+    """What a trigger copies from the task version it points at."""
+
+    version: str
+    spec_digest: str
+    executor: str
+    deadline: Micros | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Decisions about many triggers, written together at the end of a transaction."""
+
+    runs: list[NewRun] = field(default_factory=list)
+    skips: dict[int, Sequence[SkippedRange]] = field(default_factory=dict)
+    positions: dict[int, Micros | None] = field(default_factory=dict)
+    advances: list[Advance] = field(default_factory=list)
+    changes: list[PlanChange] = field(default_factory=list)
+    planned: list[int] = field(default_factory=list)
+    silenced: list[int] = field(default_factory=list)
+
+    def skipped_by_reason(self) -> dict[str, int]:
+        """How many slots these decisions skip, by reason."""
+        totals: dict[str, int] = {}
+        for ranges in self.skips.values():
+            for item in ranges:
+                totals[item.reason] = totals.get(item.reason, 0) + item.count
+        return totals
+
+
+def plan_anew(
+    tx: Transaction,
+    dues: Iterable[DueRow],
+    rows: Mapping[int, Row],
+    planning: Planning,
+    batch: Batch,
+    *,
+    old_jobs: Mapping[int, Job] | None = None,
+) -> None:
+    """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
+
+    `old_jobs` are the schedules that held until now, where the caller still knows them: with them every slot the old
+    plan owed is accounted for, without them the one that was planned.
+    """
+    pointed = _pointed_versions(tx, rows.values())
+    now = tx.now()
+    for due in dues:
+        row = rows.get(due.trigger_id)
+        if row is None:
+            continue  # Deleted by hand in this very moment; its due row goes with it.
+        try:
+            _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, (old_jobs or {}).get(due.trigger_id))
+        except SpecError as error:
+            set_aside(due, row, error, planning, batch)
+
+
+def set_aside(due: DueRow, row: Row, error: Exception, planning: Planning, batch: Batch) -> None:
+    """Quarantines a trigger: nothing is planned, nothing is forgotten, and the error says why."""
+    change = _unchanged(row)._replace(error=f"{type(error).__name__}: {error}", error_fingerprint=planning.fingerprint)
+    batch.changes.append(change)
+    batch.advances.append(
+        Advance(due.trigger_id, None, due.next_slot, due.last_slot, due.decided_to, None, due.fires, due.fingerprint)
+    )
+
+
+def decide(
+    batch: Batch, due: DueRow, row: Row, job: Job, plan: Plan, now: Micros, *, fingerprint: str | None = None
+) -> None:
+    """Adds a plan to the batch: runs by name, skips, and the advance by slot."""
+    for fire in plan.fires:
+        batch.runs.append(_new_run(row, job, fire))
+    if plan.skips:
+        batch.skips[due.trigger_id] = plan.skips
+        batch.positions[due.trigger_id] = due.last_slot
+    decided_to = due.decided_to
+    if decided_to is not None and plan.position is not None and plan.position >= decided_to:
+        decided_to = None
+    batch.advances.append(
+        Advance(
+            due.trigger_id,
+            plan.due_at,
+            plan.next_slot,
+            plan.position,
+            decided_to,
+            now if plan.fires else None,
+            due.fires + len(plan.fires),
+            job.fingerprint if fingerprint is None else fingerprint,
+        )
+    )
+
+
+def write_changes(tx: Transaction, batch: Batch) -> None:
+    """Writes everything of a batch but its runs."""
+    tx.triggers.record_planning(batch.changes)
+    tx.ledger.append(batch.skips, batch.positions)
+    tx.triggers.advance(batch.advances)
+    if batch.silenced:
+        tx.runs.abort_unstarted(batch.silenced, tx.now(), "its trigger was paused or deleted before it started")
+    if batch.planned:
+        tx.triggers.mark_planned(batch.planned)
+
+
+def _plan_one(
+    due: DueRow,
+    row: Row,
+    pointed: Pointed | None,
+    now: Micros,
+    planning: Planning,
+    batch: Batch,
+    old_job: Job | None,
+) -> None:
+    batch.planned.append(due.trigger_id)
+    planned = due.due_at is not None
+    position = due.last_slot if due.last_slot is not None else (due.next_slot or now) - 1
+    if not is_live(row, now):
+        if planned or row["activated_at"] is not None:
+            reason = Reason.DELETED if row["deleted_at"] is not None else Reason.PAUSED
+            plan = settle(old_job or _job_or_none(row, due), due.next_slot, due.due_at, position, now, 0, reason)
+            decide(batch, due, row, _NO_JOB, _kept_position(plan, due), now, fingerprint="")
+            batch.changes.append(_unchanged(row)._replace(activated_at=None))
+            batch.silenced.append(due.trigger_id)
+        return
+    anchor_at, interval = anchored_at(row, now)
+    activated = row["activated_at"] if row["activated_at"] is not None else now
+    job = job_of(row, activated_at=activated, anchor_at=anchor_at)
+    if pointed is None:
+        raise SpecError("version", f"task {row['task']!r} has no deployed version {row['version'] or ''}".rstrip())
+    planned_anew = PlanChange(due.trigger_id, activated, anchor_at, interval, *pointed, None, None)
+    if planned_anew != _unchanged(row):
+        batch.changes.append(planned_anew)
+    same_schedule = due.fingerprint == job.fingerprint
+    if same_schedule and not planned and row["error"] is not None:
+        # Released from quarantine under the schedule it had: it owes everything since, and catch-up decides.
+        base = due.last_slot if due.last_slot is not None else activated
+        next_slot = job.next_after(base)
+        plan = Plan((), (), due.last_slot, next_slot, None if next_slot is None else job.due_at(next_slot))
+        decide(batch, due, row, job, plan, now)
+        return
+    if same_schedule:
+        return  # Planned already, or finished and still so.
+    reason = Reason.SCHEDULE_CHANGED
+    old = settle(old_job, due.next_slot, due.due_at, position, now, planning.misfire_grace, reason)
+    new = first_plan(job, now)
+    plan = Plan(old.fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
+    decide(batch, due, row, job, plan, now)
+
+
+def _kept_position(plan: Plan, due: DueRow) -> Plan:
+    # A settled plan without a due slot has decided nothing: the position stays what it was, even "none yet".
+    decided = plan.fires or plan.skips
+    return Plan(plan.fires, plan.skips, plan.position if decided else due.last_slot, None, None)
+
+
+def _job_or_none(row: Row, due: DueRow) -> Job | None:
+    # Only if the row still says what the plan was made from may it speak for the slots that were owed.
+    try:
+        job = job_of(row)
+    except SpecError:
+        return None
+    return job if job.fingerprint == due.fingerprint else None
+
+
+def _new_run(row: Row, job: Job, fire: Fire) -> NewRun:
+    name = slot_run_name(row["project"], row["domain"], row["task"], row["name"], fire.slot)
+    covers = fire.covers or (None, None)
+    due_at = job.due_at(fire.slot) if job.jitter else fire.slot
+    return NewRun(name, row["id"], fire.slot, covers[0], covers[1], fire.turn, due_at, None)
+
+
+def _pointed_versions(tx: Transaction, rows: Iterable[Row]) -> dict[int, Pointed]:
+    """What these triggers' versions say, the task's latest where a trigger names none."""
+    wanted = [row["id"] for row in rows]
+    found = tx.triggers.versions_of(wanted) if wanted else {}
+    specs = tx.tasks.specs(version["spec_digest"] for version in found.values())
+    return {
+        trigger_id: pointed_at(version["version"], specs[version["spec_digest"]], version["spec_digest"])
+        for trigger_id, version in found.items()
+    }
+
+
+def pointed_at(version: str, spec: TaskSpec, digest: str) -> Pointed:
+    """The columns of a trigger that repeat what its version says, so that a fire reads one table."""
+    return Pointed(version, digest, spec.executor, None if spec.deadline is None else to_micros(spec.deadline))
+
+
+def _unchanged(row: Row) -> PlanChange:
+    return PlanChange(row["id"], *(row[name] for name in PlanChange._fields if name != "trigger_id"))
+
+
+_NO_JOB = Job(identity="", schedule=None, activated_at=0)

@@ -1,0 +1,222 @@
+"""Reading: what listings show, as plain documents. Instants stay epoch microseconds; whoever shows them formats them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.run import Kind
+from scheduler.domain.task import TaskSpec, merge_inputs
+from scheduler.errors import NotFound
+from scheduler.services.jobs import is_live
+from scheduler.services.operate import TriggerKey
+from scheduler.store.rows import Row
+from scheduler.store.runs import run_filters
+from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import trigger_filters
+
+_TASK_KEYS: Final = (
+    "project",
+    "domain",
+    "name",
+    "version",
+    "environment",
+    "function_name",
+    "description",
+    "total_triggers",
+    "active_triggers",
+    "deployed_at",
+    "deployed_by",
+)
+_RUN_KEYS: Final = (
+    "name",
+    "project",
+    "domain",
+    "task",
+    "version",
+    "trigger",
+    "scheduled_at",
+    "phase",
+    "attempt",
+    "lost",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "error",
+)
+_ATTEMPT_KEYS: Final = ("attempt", "phase", "started_at", "finished_at", "worker", "error")
+
+
+def list_tasks(
+    tx: Transaction, *, project: str | None = None, domain: str | None = None, name: str | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """The latest version of every task, by key."""
+    rows = tx.tasks.list_latest(project=project, domain=domain, name=name, limit=limit)
+    return [{key: row[key] for key in _TASK_KEYS} for row in rows]
+
+
+def show_task(tx: Transaction, project: str, domain: str, name: str) -> dict[str, Any]:
+    """One task's latest version with its specification; raises `NotFound`."""
+    rows = tx.tasks.list_latest(project=project, domain=domain, name=name, limit=1)
+    if not rows:
+        raise NotFound("task", f"{project}/{domain}/{name}")
+    spec = tx.tasks.specs([rows[0]["spec_digest"]])[rows[0]["spec_digest"]]
+    document = {key: rows[0][key] for key in _TASK_KEYS}
+    return document | {"digest": rows[0]["spec_digest"], "spec": json.loads(spec.encode())}
+
+
+def list_triggers(
+    tx: Transaction,
+    *,
+    project: str | None = None,
+    domain: str | None = None,
+    task: str | None = None,
+    name: str | None = None,
+    active: bool | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """Live triggers by key, with what they fire next."""
+    now = tx.now()
+    rows = tx.triggers.list_live(*trigger_filters(project, domain, task, name, active), limit=limit)
+    return [_trigger(row, now) for row in rows]
+
+
+def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
+    """One live trigger with all it says; raises `NotFound`."""
+    row = tx.triggers.find(*key)
+    if row is None:
+        raise NotFound("trigger", str(key))
+    details = {
+        "inputs": json.loads(row["inputs"]),
+        "kickoff_time_input_arg": row["kickoff_arg"],
+        "catchup": {
+            "policy": row["catchup_policy"],
+            "window": row["catchup_window"] / 1_000_000,
+            "max_runs": row["catchup_max_runs"],
+        },
+        "overlap": row["overlap"],
+        "description": row["description"],
+        "source": row["source"],
+        "updated_at": row["updated_at"],
+        "updated_by": row["updated_by"],
+    }
+    return _trigger(row, tx.now()) | details
+
+
+def upcoming(tx: Transaction, limit: int = 5) -> list[dict[str, Any]]:
+    """The triggers that fire next, soonest first."""
+    now = tx.now()
+    return [_trigger(row, now) for row in tx.triggers.next_fires(limit)]
+
+
+def list_runs(
+    tx: Transaction,
+    *,
+    project: str | None = None,
+    domain: str | None = None,
+    task: str | None = None,
+    trigger: str | None = None,
+    phase: str | None = None,
+    since: Micros | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """Runs, newest first; `since` is an instant before which none was created."""
+    conditions = run_filters(project=project, domain=domain, task=task, trigger=trigger, phase=phase, since=since)
+    return [_run(row) for row in tx.runs.list_newest(*conditions, limit=limit)]
+
+
+def show_run(tx: Transaction, name: str) -> dict[str, Any]:
+    """One run with its inputs, outputs and attempts; raises `NotFound`."""
+    row = tx.runs.find(name)
+    if row is None:
+        raise NotFound("run", name)
+    spec = tx.tasks.specs([row["spec_digest"]]).get(row["spec_digest"])
+    attempts = [{key: attempt[key] for key in _ATTEMPT_KEYS} for attempt in tx.runs.attempts_of(name)]
+    return _run(row) | {
+        "inputs": merge_inputs(spec.inputs if isinstance(spec, TaskSpec) else {}, json.loads(row["inputs"])),
+        "outputs": json.loads(row["outputs"]) if row["outputs"] else None,
+        "links": [],
+        "event": None,
+        "attempts": attempts,
+        "executor": row["executor"],
+        "kind": row["kind"],
+        "covers": [row["covers_from"], row["covers_to"]] if row["covers_from"] is not None else None,
+        "waiting_for": _waiting_for(tx, row),
+    }
+
+
+def list_slots(tx: Transaction, key: TriggerKey, limit: int = 50) -> list[dict[str, Any]]:
+    """The newest `limit` entries of a trigger's ledger, oldest first; a run outranks a range that holds its slot."""
+    row = tx.triggers.find(*key)
+    if row is None:
+        raise NotFound("trigger", str(key))
+    runs = [
+        (
+            run["scheduled_at"],
+            {"kind": "run", "scheduled_at": run["scheduled_at"], "run": run["name"], "phase": run["phase"]},
+        )
+        for run in tx.runs.newest_slots(row["id"], limit)
+    ]
+    skips = [
+        (
+            item.from_slot,
+            {
+                "kind": "skipped",
+                "from": item.from_slot,
+                "to": item.to_slot,
+                "count": item.count,
+                "reason": str(item.reason),
+            },
+        )
+        for item in tx.ledger.newest(row["id"], limit)
+    ]
+    entries: list[tuple[Micros, dict[str, Any]]] = sorted(runs + skips, key=lambda entry: entry[0])
+    return [document for _, document in entries[-limit:]]
+
+
+def list_workers(tx: Transaction) -> list[dict[str, Any]]:
+    """The living workers and how many runs each holds."""
+    keys = ("name", "version", "started_at", "renewed_at", "lease_until", "running")
+    return [{key: row[key] for key in keys} | {"waits": 0} for row in tx.workers.list_living()]
+
+
+def _trigger(row: Row, now: Micros) -> dict[str, Any]:
+    live = is_live(row, now)
+    return {
+        "project": row["project"],
+        "domain": row["domain"],
+        "task": row["task"],
+        "name": row["name"],
+        "version": row["task_version"],
+        "active": bool(row["active"]),
+        "automation": json.loads(row["automation"]) if row["automation"] else None,
+        "next_fire_at": row["next_slot"] if live and row["due_at"] is not None else None,
+        "triggered_at": row["fired_at"],
+        "revision": row["revision"],
+        "state": _state(row, live),
+        "error": row["error"],
+    }
+
+
+def _state(row: Row, live: bool) -> str:
+    if row["error"] is not None:
+        return "quarantined"
+    if not live:
+        return "snoozed" if row["active"] and row["snoozed_until"] is not None else "inactive"
+    if row["automation"] is None:
+        return "manual"
+    if row["planned_from"] is None:
+        return "unplanned"
+    return "scheduled" if row["due_at"] is not None else "finished"
+
+
+def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL}
+
+
+def _waiting_for(tx: Transaction, row: Row) -> str | None:
+    if row["phase"] == "QUEUED" and row["executor"] not in tx.workers.declared_executors():
+        return f"no worker for executor {row['executor']}"
+    return None

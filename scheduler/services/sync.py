@@ -1,0 +1,93 @@
+"""Finding what anyone wrote: triggers changed by plain SQL, snoozes that ended, new zone data, a clock that was set back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduler.domain.instants import SECOND
+from scheduler.domain.planning import Plan
+from scheduler.services.jobs import is_live, job_of, shifted_anchor
+from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes
+from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import DueRow, PlanChange
+
+_ZONES_KEY = "planned_with"
+
+
+def sync_triggers(tx: Transaction, planning: Planning, limit: int) -> tuple[int, list[int]]:
+    """Plans at most `limit` triggers whose plan was made from something else than what stands there now.
+
+    Returns how many it planned (as many as `limit` means there may be more) and their tasks, whose summaries the caller
+    refreshes in a transaction of its own: a task is never locked after a trigger.
+    """
+    tx.triggers.wake_snoozed()
+    dues = tx.triggers.claim_unplanned(limit)
+    dues += tx.triggers.claim_quarantined(planning.fingerprint, max(0, limit - len(dues)))
+    return len(dues), _plan(tx, dues, planning)
+
+
+def refresh_summaries(tx: Transaction, task_ids: Sequence[int]) -> None:
+    """Counts the triggers of these tasks anew."""
+    if task_ids:
+        tx.tasks.refresh_summary(task_ids)
+
+
+def plan_with_new_zones(tx: Transaction, planning: Planning, zones: str, after: int, limit: int) -> int | None:
+    """One batch of the walk that new zone data calls for; returns where to go on, None when all is done.
+
+    `zones` is the version of the zone data this worker has. A walk that is cut short starts again with the next worker.
+    """
+    if tx.meta.get(_ZONES_KEY) == zones:
+        return None
+    dues = tx.triggers.claim_after(after, limit)
+    if not dues:
+        tx.meta.put(_ZONES_KEY, zones)
+        return None
+    _plan(tx, dues, planning)
+    return dues[-1].trigger_id
+
+
+def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -> int:
+    """Plans triggers anew whose position lies ahead of now by more than the grace; returns how many.
+
+    Slots that have an entry already keep it: the old position is remembered until it is passed.
+    """
+    now = tx.now()
+    beyond = now + planning.misfire_grace
+    tx.runs.release_future(now, beyond)
+    dues = tx.triggers.claim_ahead(limit, beyond)
+    rows = tx.triggers.load(due.trigger_id for due in dues)
+    batch = Batch()
+    for due in dues:
+        row = rows.get(due.trigger_id)
+        if row is None or not is_live(row, now):
+            continue
+        try:
+            anchor = shifted_anchor(row, now)
+            activated = min(row["activated_at"] or now, now)
+            job = job_of(row, activated_at=activated, anchor_at=anchor)
+        except ValueError as error:
+            set_aside(due, row, error, planning, batch)
+            continue
+        old = PlanChange(due.trigger_id, *(row[name] for name in PlanChange._fields[1:]))
+        batch.changes.append(
+            old._replace(activated_at=activated, anchor_at=row["anchor_at"] if anchor is None else anchor)
+        )
+        position = now - now % SECOND
+        next_slot = job.next_after(position)
+        plan = Plan((), (), position, next_slot, None if next_slot is None else job.due_at(next_slot))
+        high = max(due.last_slot or 0, due.decided_to or 0) or None
+        decide(batch, due._replace(decided_to=high), row, job, plan, now)
+    write_changes(tx, batch)
+    return len(dues)
+
+
+def _plan(tx: Transaction, dues: list[DueRow], planning: Planning) -> list[int]:
+    if not dues:
+        return []
+    rows = tx.triggers.load(due.trigger_id for due in dues)
+    batch = Batch()
+    plan_anew(tx, dues, rows, planning, batch)
+    tx.runs.insert_new(batch.runs, tx.now())
+    write_changes(tx, batch)
+    return sorted({row["task_id"] for row in rows.values()})

@@ -1,0 +1,201 @@
+"""What the two databases do differently, each in one class; the only place that knows which one it is.
+
+A statement elsewhere is written once, with `dialect.rows(…)` for a batch of values, `dialect.locked(…)` for "lock these,
+skip what someone else holds" and `dialect.now(…)` for the database's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    Connection,
+    Engine,
+    FromClause,
+    Integer,
+    Select,
+    String,
+    Subquery,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
+
+from scheduler.domain.instants import Micros
+from scheduler.errors import StoreError
+
+BIGINT: TypeEngine[Any] = BigInteger()
+BOOLEAN: TypeEngine[Any] = Boolean()
+INTEGER: TypeEngine[Any] = Integer()
+TEXT: TypeEngine[Any] = Text()
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"}
+
+
+class Dialect(Protocol):
+    """One database's ways; a row lock taken through it lasts until the transaction ends."""
+
+    name: str
+    auto_upgrade: bool
+
+    def database_now(self, connection: Connection) -> Micros | None:
+        """The server's clock (not the transaction's start), or None where the caller's clock is the only one."""
+        ...
+
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
+        """A batch of values as something to select from; one statement text whatever the batch's size."""
+        ...
+
+    def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
+        """The statement with its rows of `of` locked against other writers; with `skip`, rows in use are left out."""
+        ...
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        ...
+
+    def notify(self, connection: Connection, channel: str) -> None:
+        """Wakes whoever listens, when this transaction commits."""
+        ...
+
+    def advisory_lock(self, connection: Connection) -> None:
+        """Lets one migration run at a time."""
+        ...
+
+
+class PostgresDialect:
+    """PostgreSQL: many workers, row locks, its own clock, NOTIFY."""
+
+    name = "postgresql"
+    auto_upgrade = False
+    _MIGRATION_LOCK = 7_221_913_006
+
+    def database_now(self, connection: Connection) -> Micros | None:
+        # now() stands still within a transaction; clock_timestamp() does not.
+        value = connection.execute(_POSTGRES_NOW).scalar_one()
+        return int(value)
+
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
+        # One array a column: the statement stays the same for any number of rows, and so does its plan.
+        arrays = list(zip(*values, strict=True)) if values else [() for _ in columns]
+        binds = [
+            cast(bindparam(f"{name}_{index}", list(array), unique=True), postgresql.ARRAY(kind))
+            for index, (array, kind) in enumerate(zip(arrays, columns.values(), strict=True))
+        ]
+        derived = func.unnest(*binds).table_valued(*(column(label, kind) for label, kind in columns.items()), name=name)
+        return derived.render_derived()
+
+    def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
+        return statement.with_for_update(key_share=True, skip_locked=skip, of=of)
+
+    def insert(self, table: Table) -> Any:
+        return postgresql.insert(table)
+
+    def notify(self, connection: Connection, channel: str) -> None:
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
+
+    def advisory_lock(self, connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._MIGRATION_LOCK})
+
+
+class SqliteDialect:
+    """SQLite: one writer at a time, whole-database locks, the caller's clock."""
+
+    name = "sqlite"
+    auto_upgrade = True
+
+    def database_now(self, connection: Connection) -> Micros | None:
+        return None
+
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
+        # json_each reads the whole batch out of one bound text, as unnest does with arrays.
+        payload: BindParameter[str] = bindparam(name, json.dumps(values, separators=(",", ":")), unique=True)
+        each = func.json_each(payload).table_valued("value", name=f"{name}_json")
+        picked = [
+            cast(func.json_extract(each.c.value, f"$[{index}]"), kind).label(label)
+            if not isinstance(kind, (Text, String))
+            else func.json_extract(each.c.value, f"$[{index}]", type_=kind).label(label)
+            for index, (label, kind) in enumerate(columns.items())
+        ]
+        subquery: Subquery = select(*picked).select_from(each).subquery(name)
+        return subquery
+
+    def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
+        return statement  # BEGIN IMMEDIATE already made this the only writer.
+
+    def insert(self, table: Table) -> Any:
+        return sqlite.insert(table)
+
+    def notify(self, connection: Connection, channel: str) -> None:
+        """Nobody can be woken across processes: their sync beat finds the change."""
+
+    def advisory_lock(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE is the lock."""
+
+
+_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+
+def dialect_of(engine: Engine) -> Dialect:
+    """The dialect of an engine's database; any other than PostgreSQL and SQLite raises `StoreError`."""
+    match engine.dialect.name:
+        case "postgresql":
+            return PostgresDialect()
+        case "sqlite":
+            return SqliteDialect()
+    raise StoreError(f"{engine.dialect.name} is not supported: use sqlite:/// or postgresql://")
+
+
+def server_now(dialect: Dialect, moment: Micros | None) -> Any:
+    """A SQL expression for the present instant: the given one, or the server's clock read once a statement."""
+    if moment is None and dialect.name == "postgresql":
+        # As a scalar subquery it is read once, so an index on the compared column is still used.
+        return _POSTGRES_NOW.columns(column("now", BigInteger)).scalar_subquery()
+    return literal(moment, BigInteger)
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """Raises `StoreError` if the database file would lie on a file system whose locks cannot be trusted."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return  # No such list on this system: nothing to judge by.
+    target = os.path.realpath(path)
+    best, kind = "", ""
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreError(f"{path} lies on a network file system ({kind}), where SQLite's locks fail: use PostgreSQL")
+
+
+__all__ = [
+    "BIGINT",
+    "BOOLEAN",
+    "INTEGER",
+    "TEXT",
+    "Dialect",
+    "PostgresDialect",
+    "SqliteDialect",
+    "dialect_of",
+    "refuse_network_file_system",
+    "server_now",
+]

@@ -1,0 +1,99 @@
+"""The skipped ranges: the half of the ledger that is stored (the runs are the other half)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import RowMapping, func, select
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.ledger import Reason, SkippedRange
+from scheduler.store.schema import skips
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class LedgerTable:
+    """Skipped ranges through one transaction; the caller holds the triggers' due rows."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def append(self, ranges: Mapping[int, Sequence[SkippedRange]], positions: Mapping[int, Micros | None]) -> None:
+        """Adds ranges by trigger, oldest first.
+
+        `positions` are the triggers' positions before this decision: a first range that follows a stored one of the same
+        reason, with nothing decided between, extends it instead of adding a row.
+        """
+        if not any(ranges.values()):
+            return
+        last = self._last(trigger for trigger, items in ranges.items() if items)
+        rows = [
+            _row(trigger, item)
+            for trigger, items in ranges.items()
+            for item in _extended(items, last.get(trigger), positions.get(trigger))
+        ]
+        statement = self._tx.dialect.insert(skips)
+        statement = statement.on_conflict_do_update(
+            index_elements=["trigger_id", "from_slot"],
+            set_={"to_slot": statement.excluded.to_slot, "count": statement.excluded["count"]},
+        )
+        self._tx.connection.execute(statement, sorted(rows, key=lambda row: (row["trigger_id"], row["from_slot"])))
+
+    def overlapping(self, trigger_id: int, after: Micros, until: Micros) -> list[SkippedRange]:
+        """The ranges of a trigger that touch (after, until]."""
+        statement = (
+            select(skips)
+            .where(skips.c.trigger_id == trigger_id, skips.c.to_slot > after, skips.c.from_slot <= until)
+            .order_by(skips.c.from_slot)
+        )
+        return [_range(row) for row in self._tx.connection.execute(statement).mappings()]
+
+    def newest(self, trigger_id: int, limit: int) -> list[SkippedRange]:
+        """The newest ranges of a trigger, newest first."""
+        statement = select(skips).where(skips.c.trigger_id == trigger_id).order_by(skips.c.to_slot.desc()).limit(limit)
+        return [_range(row) for row in self._tx.connection.execute(statement).mappings()]
+
+    def counts_by_reason(self) -> dict[str, int]:
+        """How many slots were skipped so far, by reason."""
+        statement = select(skips.c.reason, func.sum(skips.c.count)).group_by(skips.c.reason)
+        return {reason: int(total) for reason, total in self._tx.connection.execute(statement)}
+
+    def _last(self, trigger_ids: Iterable[int]) -> dict[int, SkippedRange]:
+        newest = (
+            select(skips.c.trigger_id, func.max(skips.c.to_slot).label("to_slot"))
+            .where(skips.c.trigger_id.in_(sorted(trigger_ids)))
+            .group_by(skips.c.trigger_id)
+            .subquery()
+        )
+        statement = select(skips).join(
+            newest, (skips.c.trigger_id == newest.c.trigger_id) & (skips.c.to_slot == newest.c.to_slot)
+        )
+        return {row["trigger_id"]: _range(row) for row in self._tx.connection.execute(statement).mappings()}
+
+
+def _extended(
+    items: Sequence[SkippedRange], last: SkippedRange | None, position: Micros | None
+) -> Iterable[SkippedRange]:
+    first = items[0]
+    if last is not None and last.reason == first.reason and position is not None and last.to_slot == position:
+        yield SkippedRange(last.from_slot, first.to_slot, last.count + first.count, first.reason)
+    else:
+        yield first
+    yield from items[1:]
+
+
+def _row(trigger_id: int, item: SkippedRange) -> dict[str, Any]:
+    return {
+        "trigger_id": trigger_id,
+        "from_slot": item.from_slot,
+        "to_slot": item.to_slot,
+        "count": item.count,
+        "reason": str(item.reason),
+    }
+
+
+def _range(row: RowMapping) -> SkippedRange:
+    return SkippedRange(row["from_slot"], row["to_slot"], row["count"], Reason(row["reason"]))

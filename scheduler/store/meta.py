@@ -1,0 +1,35 @@
+"""Small facts about the whole database: its epoch, the zone data it was planned with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from scheduler.store.schema import meta
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class MetaTable:
+    """Named values; one row each."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def get(self, key: str) -> str | None:
+        """The value, or None where it was never set."""
+        value: str | None = self._tx.connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
+        return value
+
+    def put(self, key: str, value: str) -> None:
+        """Sets the value."""
+        statement = self._tx.dialect.insert(meta).values(key=key, value=value)
+        self._tx.connection.execute(
+            statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+        )
+
+    def epoch(self) -> int:
+        """How many times this database was restored from a backup; older incarnations are void."""
+        return int(self.get("epoch") or 0)

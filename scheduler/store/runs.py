@@ -1,0 +1,419 @@
+"""Runs: inserted by name, taken under a fence, finished by name and fence. Verbs are named by the transition they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    union_all,
+    update,
+)
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.run import OPEN, Kind, Phase
+from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT
+from scheduler.store.schema import attempts, runs, tasks, triggers, workers
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class NewRun(NamedTuple):
+    """A slot that becomes a run; everything else is copied from its trigger. `owner` None leaves it queued."""
+
+    name: str
+    trigger_id: int
+    scheduled_at: Micros
+    covers_from: Micros | None
+    covers_to: Micros | None
+    priority: int
+    not_before: Micros
+    owner: str | None
+
+
+class TakenRun(NamedTuple):
+    """A run handed to a worker, with all it pinned."""
+
+    name: str
+    kind: str
+    trigger_id: int | None
+    task_id: int
+    scheduled_at: Micros | None
+    covers_from: Micros | None
+    covers_to: Micros | None
+    version: str
+    spec_digest: str
+    inputs: str
+    kickoff_arg: str | None
+    executor: str
+    deadline_at: Micros | None
+    attempt: int
+    known_ends: int
+    lost: int
+    fence: int
+    created_at: Micros
+    started_at: Micros
+    state: str | None
+    priority: int
+
+
+class FinishedAttempt(NamedTuple):
+    """How an attempt ended: the run's next phase and what to keep of the attempt."""
+
+    name: str
+    fence: int
+    phase: str
+    not_before: Micros | None
+    known_end: bool
+    error: str | None
+    outputs: str | None
+    attempt_phase: str
+    started_at: Micros
+    output: str | None
+
+
+_OPEN_PHASES = sorted(phase.value for phase in OPEN)
+_TAKEN = [runs.c[name] for name in TakenRun._fields]
+
+
+class RunTable:
+    """Runs and their attempts through one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    # --- queued ------------------------------------------------------------------------------------------------------
+
+    def insert_new(self, new: Sequence[NewRun], now: Micros) -> list[tuple[TakenRun, bool]]:
+        """Inserts scheduled runs that are not there yet; returns the inserted ones and whether each is RUNNING already.
+
+        Where fewer come back than were given, ask `mismatched`: a name that exists for another slot is an error.
+        """
+        if not new:
+            return []
+        # Sorted by name, so that two workers' batches cannot wait for each other in a circle.
+        ordered = sorted(new)
+        kinds = (TEXT, BIGINT, BIGINT, BIGINT, BIGINT, INTEGER, BIGINT, TEXT)
+        batch = self._tx.dialect.rows("n", dict(zip(NewRun._fields, kinds, strict=True)), ordered)
+        running = batch.c.owner.is_not(None)
+        values: dict[str, Any] = {
+            "name": batch.c.name,
+            "kind": literal(Kind.SCHEDULED.value, TEXT),
+            "trigger_id": triggers.c.id,
+            "task_id": triggers.c.task_id,
+            "scheduled_at": batch.c.scheduled_at,
+            "covers_from": batch.c.covers_from,
+            "covers_to": batch.c.covers_to,
+            "version": triggers.c.version,
+            "spec_digest": triggers.c.spec_digest,
+            "revision": triggers.c.revision,
+            "inputs": triggers.c.inputs,
+            "kickoff_arg": triggers.c.kickoff_arg,
+            "executor": triggers.c.executor,
+            "gated": triggers.c.gated,
+            "deadline_at": literal(now, BIGINT) + triggers.c.deadline,
+            "phase": case((running, Phase.RUNNING.value), else_=Phase.QUEUED.value),
+            "priority": batch.c.priority,
+            "not_before": batch.c.not_before,
+            "owner": batch.c.owner,
+            "fence": case((running, 1), else_=0),
+            "created_at": literal(now, BIGINT),
+            "started_at": case((running, literal(now, BIGINT)), else_=null()),
+        }
+        source = (
+            select(*(value.label(f"v_{name}") for name, value in values.items()))
+            .select_from(batch.join(triggers, triggers.c.id == batch.c.trigger_id))
+            .where(true())
+            .order_by(batch.c.name)
+        )
+        statement = (
+            self._tx.dialect.insert(runs)
+            .from_select(list(values), source, include_defaults=False)
+            .on_conflict_do_nothing(index_elements=["name"])
+            .returning(*_TAKEN, runs.c.phase)
+        )
+        inserted = self._tx.connection.execute(statement).all()
+        return [(TakenRun(*row[:-1]), row[-1] == Phase.RUNNING) for row in inserted]
+
+    def mismatched(self, new: Sequence[NewRun]) -> list[str]:
+        """Names of this batch under which a run for another trigger or slot is stored."""
+        wanted = {item.name: item for item in new}
+        statement = select(runs.c.name, runs.c.trigger_id, runs.c.scheduled_at).where(runs.c.name.in_(sorted(wanted)))
+        return [
+            row.name
+            for row in self._tx.connection.execute(statement)
+            if (row.trigger_id, row.scheduled_at) != (wanted[row.name].trigger_id, wanted[row.name].scheduled_at)
+        ]
+
+    def insert_manual(self, values: Mapping[str, Any]) -> bool:
+        """Inserts one run fired by hand; False where its name exists already."""
+        statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
+        return bool(self._tx.connection.execute(statement).rowcount)
+
+    def requeue_lost(self, rows: Sequence[tuple[str, str, int, Micros, str | None]], now: Micros) -> None:
+        """Runs whose worker is gone: (name, next phase, lost, not_before, error); the fence stays, so a late result counts.
+
+        A run that ends here gets an attempt row of its own.
+        """
+        if not rows:
+            return
+        types = {"name": TEXT, "phase": TEXT, "lost": INTEGER, "not_before": BIGINT, "error": TEXT}
+        batch = self._tx.dialect.rows("l", types, sorted(rows))
+        queued = batch.c.phase == Phase.QUEUED.value
+        self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name == batch.c.name)
+            .values(
+                phase=batch.c.phase,
+                lost=batch.c.lost,
+                not_before=batch.c.not_before,
+                error=batch.c.error,
+                owner=None,
+                fence=runs.c.fence + case((queued, 0), else_=1),
+                finished_at=case((queued, null()), else_=literal(now, BIGINT)),
+            )
+        )
+
+    def hand_back(self, owner: str, held: Sequence[tuple[str, int]], now: Micros) -> int:
+        """Runs a worker gives back unfinished when it leaves: queued again, counted as neither attempt nor loss."""
+        if not held:
+            return 0
+        batch = self._tx.dialect.rows("h", {"name": TEXT, "fence": BIGINT}, sorted(held))
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, runs.c.owner == owner)
+            .values(phase=Phase.QUEUED.value, owner=None, not_before=now)
+        )
+        return int(result.rowcount)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def take(self, owner: str, room: Mapping[str, int], *, late: bool, limit: int, now: Micros) -> list[TakenRun]:
+        """Queued runs become RUNNING under `owner`, at most `limit`, and of each executor no more than its room.
+
+        On-time runs come oldest first; late ones round-robin over their triggers, each trigger's oldest first. Rows that
+        another worker is taking are left out, and so are runs whose end is already intended.
+        """
+        arms: list[Select[Any]] = []
+        for executor, places in sorted(room.items()):
+            if places <= 0:
+                continue
+            statement = select(runs.c.name, runs.c.priority, runs.c.not_before).where(
+                runs.c.phase == Phase.QUEUED.value,
+                ~runs.c.gated,
+                runs.c.executor == executor,
+                runs.c.priority > 0 if late else runs.c.priority == 0,
+                runs.c.not_before <= now,
+                runs.c.intent.is_(None),
+            )
+            statement = statement.order_by(runs.c.priority, runs.c.not_before).limit(min(places, limit))
+            claimed = self._tx.dialect.locked(statement, of=runs, skip=True).cte(f"arm_{len(arms)}")
+            arms.append(select(claimed.prefix_with("MATERIALIZED", dialect="postgresql")))
+        if not arms or limit <= 0:
+            return []
+        ready = union_all(*arms).subquery("ready") if len(arms) > 1 else arms[0].subquery("ready")
+        chosen = select(ready.c.name).order_by(ready.c.priority, ready.c.not_before).limit(limit)
+        taking = (
+            update(runs)
+            .where(runs.c.name.in_(chosen))
+            .values(phase=Phase.RUNNING.value, owner=owner, fence=runs.c.fence + 1, started_at=now)
+            .returning(*_TAKEN)
+        )
+        taken = [TakenRun(*row) for row in self._tx.connection.execute(taking).all()]
+        return sorted(taken, key=lambda run: (run.priority, run.scheduled_at or run.created_at, run.name))
+
+    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[str]:
+        """Records attempts' ends; returns the names that counted. A name left out lost by its fence.
+
+        The condition is name and fence only: a result counts as long as nobody took the run since. A retry that meets a
+        stored intent to end becomes that end.
+        """
+        if not ended:
+            return set()
+        kinds = (TEXT, BIGINT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT, TEXT, BIGINT, TEXT)
+        batch = self._tx.dialect.rows("f", dict(zip(FinishedAttempt._fields, kinds, strict=True)), sorted(ended))
+        again = batch.c.phase == Phase.QUEUED.value
+        phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
+        stays_open = phase.in_(_OPEN_PHASES)
+        present = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner)
+        current = case((runs.c.owner.is_(None), true()), else_=present.exists())
+        statement = (
+            update(runs)
+            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, current)
+            .values(
+                phase=phase,
+                owner=None,
+                fence=runs.c.fence + 1,
+                attempt=runs.c.attempt + case((again, 1), else_=0),
+                known_ends=runs.c.known_ends + case((batch.c.known_end, 1), else_=0),
+                not_before=func.coalesce(batch.c.not_before, runs.c.not_before),
+                error=batch.c.error,
+                outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
+                finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
+            )
+            .returning(runs.c.name, (runs.c.attempt - case((again, 1), else_=0)).label("attempt"))
+        )
+        counted = {row.name: row.attempt for row in self._tx.connection.execute(statement)}
+        rows = [
+            {
+                "run_name": item.name,
+                "attempt": counted[item.name],
+                "phase": item.attempt_phase,
+                "started_at": item.started_at,
+                "finished_at": now,
+                "worker": worker,
+                "error": item.error,
+                "output": item.output,
+            }
+            for item in sorted(ended)
+            if item.name in counted
+        ]
+        if rows:
+            self._tx.connection.execute(attempts.insert(), rows)
+        return set(counted)
+
+    def orphans(self, limit: int) -> Sequence[RowMapping]:
+        """Runs held by a worker that is not alive, locked; by state, never by event, so nothing depends on order."""
+        living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
+        statement = select(
+            runs.c.name, runs.c.lost, runs.c.spec_digest, runs.c.intent, runs.c.attempt, runs.c.owner, runs.c.started_at
+        ).where(runs.c.owner.is_not(None), ~living)
+        claimed = self._tx.dialect.locked(statement.order_by(runs.c.name).limit(limit), of=runs, skip=True).cte("gone")
+        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
+        return self._tx.connection.execute(select(claimed)).mappings().all()
+
+    def still_held(self, owner: str) -> dict[str, int]:
+        """Names and fences of the runs this incarnation holds."""
+        statement = select(runs.c.name, runs.c.fence).where(runs.c.owner == owner)
+        return {row.name: row.fence for row in self._tx.connection.execute(statement)}
+
+    def release_future(self, now: Micros, beyond: Micros) -> int:
+        """After the clock was set back: queued runs made after `beyond` wait for no instant that lies ahead."""
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.phase == Phase.QUEUED.value, runs.c.not_before > now, runs.c.created_at > beyond)
+            .values(not_before=now)
+        )
+        return int(result.rowcount)
+
+    def abort_unstarted(self, trigger_ids: Sequence[int], now: Micros, note: str) -> int:
+        """Scheduled runs of these triggers that never started are over; started, deferred and retrying ones go on."""
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(
+                runs.c.trigger_id.in_(trigger_ids),
+                runs.c.phase == Phase.QUEUED.value,
+                runs.c.kind == Kind.SCHEDULED.value,
+                runs.c.started_at.is_(None),
+            )
+            .values(phase=Phase.ABORTED.value, fence=runs.c.fence + 1, error=note, finished_at=now)
+        )
+        return int(result.rowcount)
+
+    # --- looking things up -------------------------------------------------------------------------------------------
+
+    def next_ready_at(self, executors: Iterable[str]) -> Micros | None:
+        """When the next queued run of these executors may start; None where none waits."""
+        statement = select(func.min(runs.c.not_before)).where(
+            runs.c.phase == Phase.QUEUED.value,
+            ~runs.c.gated,
+            runs.c.executor.in_(sorted(executors)),
+            runs.c.intent.is_(None),
+        )
+        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        return value
+
+    def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:
+        """The slots of a trigger in (after, until] that have a run."""
+        statement = select(runs.c.scheduled_at).where(
+            runs.c.trigger_id == trigger_id,
+            runs.c.kind != Kind.MANUAL.value,
+            runs.c.scheduled_at > after,
+            runs.c.scheduled_at <= until,
+        )
+        return set(self._tx.connection.execute(statement).scalars())
+
+    def newest_slots(self, trigger_id: int, limit: int) -> Sequence[RowMapping]:
+        """The newest slots of a trigger that have a run, newest first."""
+        statement = (
+            select(runs.c.name, runs.c.scheduled_at, runs.c.phase)
+            .where(runs.c.trigger_id == trigger_id, runs.c.kind != Kind.MANUAL.value)
+            .order_by(runs.c.scheduled_at.desc())
+            .limit(limit)
+        )
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def find(self, name: str) -> RowMapping | None:
+        """One run with its task's and trigger's names."""
+        return self._tx.connection.execute(_listing().where(runs.c.name == name)).mappings().one_or_none()
+
+    def attempts_of(self, name: str) -> Sequence[RowMapping]:
+        """The recorded attempts of a run, first to last."""
+        statement = select(attempts).where(attempts.c.run_name == name).order_by(attempts.c.attempt)
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def list_newest(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
+        """Runs, newest first: by creation, then by slot."""
+        statement = _listing().where(*conditions)
+        ordered = statement.order_by(runs.c.created_at.desc(), runs.c.scheduled_at.desc(), runs.c.name.desc())
+        return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
+
+    def counts_by_phase(self) -> dict[str, int]:
+        """How many runs are open, by phase."""
+        statement = select(runs.c.phase, func.count()).where(runs.c.phase.in_(_OPEN_PHASES)).group_by(runs.c.phase)
+        return {phase: int(count) for phase, count in self._tx.connection.execute(statement)}
+
+    def prune(self, names: Sequence[str]) -> None:
+        """Removes closed runs and their attempts."""
+        self._tx.connection.execute(delete(attempts).where(attempts.c.run_name.in_(names)))
+        self._tx.connection.execute(delete(runs).where(runs.c.name.in_(names), runs.c.phase.not_in(_OPEN_PHASES)))
+
+
+def run_filters(
+    *,
+    project: str | None = None,
+    domain: str | None = None,
+    task: str | None = None,
+    trigger: str | None = None,
+    phase: str | None = None,
+    since: Micros | None = None,
+) -> list[ColumnElement[bool]]:
+    """Conditions for `list_newest`; None leaves a part open, `since` is when the run was created."""
+    wanted = (
+        (tasks.c.project, project),
+        (tasks.c.domain, domain),
+        (tasks.c.name, task),
+        (triggers.c.name, trigger),
+        (runs.c.phase, phase),
+    )
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in wanted if value is not None]
+    if since is not None:
+        conditions.append(runs.c.created_at >= since)
+    return conditions
+
+
+def _listing() -> Select[Any]:
+    return (
+        select(
+            runs,
+            tasks.c.project,
+            tasks.c.domain,
+            tasks.c.name.label("task"),
+            triggers.c.name.label("trigger"),
+            triggers.c.automation,
+        )
+        .join(tasks, tasks.c.id == runs.c.task_id, isouter=True)
+        .join(triggers, triggers.c.id == runs.c.trigger_id, isouter=True)
+    )

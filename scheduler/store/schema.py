@@ -1,0 +1,315 @@
+"""The tables. Every instant is epoch microseconds in UTC (BIGINT); every JSON document is text.
+
+Two tables are read at every fire and stay narrow: `trigger_due`, the due-queue, and `runs`. What a trigger is stands in
+`triggers`, which a fire only reads.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+    true,
+)
+
+metadata: Final = MetaData()
+
+# SQLite numbers rows itself only in a column declared INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+# Names of runs sort byte by byte on both databases: batches are inserted sorted by name so that they cannot deadlock.
+_RunName = Text().with_variant(Text(collation="C"), "postgresql")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("project", String(255), primary_key=True),
+    Column("domain", String(255), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(255), nullable=False),
+    Column("domain", String(255), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("latest_version", String(255)),
+    # What the last deploy said, as one digest: an identical one changes nothing.
+    Column("deploy_digest", String(64)),
+    Column("max_concurrent_runs", Integer),
+    Column("total_triggers", Integer, nullable=False, server_default="0"),
+    Column("active_triggers", Integer, nullable=False, server_default="0"),
+    Column("deployed_at", BigInteger),
+    Column("deployed_by", String(255)),
+    UniqueConstraint("project", "domain", "name", name="tasks_key"),
+)
+
+task_specs = Table(
+    "task_specs",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("format", String(32), nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+task_versions = Table(
+    "task_versions",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", String(255), primary_key=True),
+    Column("spec_digest", String(64), ForeignKey("task_specs.digest"), nullable=False),
+    Column("environment", String(255), nullable=False, server_default=""),
+    Column("environment_description", Text, nullable=False, server_default=""),
+    Column("function_name", String(255), nullable=False),
+    Column("description", String(255), nullable=False, server_default=""),
+    Column("long_description", String(2048), nullable=False, server_default=""),
+    Column("deployed_at", BigInteger, nullable=False),
+    Column("deployed_by", String(255), nullable=False, server_default=""),
+    Index("task_versions_newest", "task_id", "deployed_at"),
+)
+
+# Every content ever deployed: a manifest that was deployed once is not applied again by a mere restart.
+task_deploys = Table(
+    "task_deploys",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("deploy_digest", String(64), primary_key=True),
+    Column("first_at", BigInteger, nullable=False),
+)
+
+# What a plan is made of, as one text. `planned_from` repeats the text a plan was made from, so any writer's change, a
+# plain UPDATE in psql too, shows as a difference, and a partial index holds just the rows that differ.
+_PLAN_PARTS: Final = (
+    "coalesce(automation, '') || '|' || coalesce(CAST(start_at AS TEXT), '') || '|' || "
+    "coalesce(CAST(end_at AS TEXT), '') || '|' || calendars || '|' || CAST(jitter AS TEXT) || '|' || "
+    "CASE WHEN active THEN '1' ELSE '0' END || '|' || coalesce(CAST(snoozed_until AS TEXT), '') || '|' || "
+    "coalesce(CAST(deleted_at AS TEXT), '') || '|' || coalesce(version, '')"
+)
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("task_id", _Id, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("active", Boolean, nullable=False, server_default=true()),
+    Column("automation", Text),
+    Column("version", String(255)),
+    Column("inputs", Text, nullable=False, server_default="{}"),
+    Column("kickoff_arg", String(255)),
+    Column("catchup_policy", String(16), nullable=False, server_default="all"),
+    Column("catchup_window", BigInteger, nullable=False, server_default=str(7 * 86_400 * 1_000_000)),
+    Column("catchup_max_runs", Integer, nullable=False, server_default="10"),
+    Column("overlap", String(16), nullable=False, server_default="allow_all"),
+    Column("pause_on_failure", Integer),
+    Column("jitter", BigInteger, nullable=False, server_default="0"),
+    Column("start_at", BigInteger),
+    Column("end_at", BigInteger),
+    Column("max_fires", Integer),
+    Column("calendars", Text, nullable=False, server_default="[]"),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("snoozed_until", BigInteger),
+    Column("skip_next_at", BigInteger),
+    # The anchor of a fixed rate without a start time: set when the interval is, never moved by a fire or a restart.
+    Column("anchor_at", BigInteger),
+    Column("anchor_interval", BigInteger),
+    Column("activated_at", BigInteger),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    # The document of the last deploy; `source` says who deploys it: manifest, api, library or sql.
+    Column("deployed", Text),
+    Column("source", String(16), nullable=False, server_default="sql"),
+    Column("note", Text),
+    Column("error", Text),
+    Column("error_fingerprint", Text),
+    Column("deleted_at", BigInteger),
+    Column("updated_at", BigInteger),
+    Column("updated_by", String(255)),
+    # Copied from the version the trigger points at, so that a fire reads one table.
+    Column("spec_digest", String(64)),
+    Column("executor", String(255)),
+    Column("gated", Boolean, nullable=False, server_default=false()),
+    Column("deadline", BigInteger),
+    Column("planned_from", Text),
+    Column("plan_source", Text, Computed(_PLAN_PARTS, persisted=True)),
+    UniqueConstraint("task_id", "name", name="triggers_key"),
+)
+Index(
+    "triggers_unplanned",
+    triggers.c.id,
+    postgresql_where=text("planned_from IS DISTINCT FROM plan_source"),
+    sqlite_where=text("planned_from IS NOT plan_source"),
+)
+Index(
+    "triggers_quarantined",
+    triggers.c.error_fingerprint,
+    postgresql_where=text("error IS NOT NULL"),
+    sqlite_where=text("error IS NOT NULL"),
+)
+Index(
+    "triggers_snoozed",
+    triggers.c.snoozed_until,
+    postgresql_where=text("snoozed_until IS NOT NULL"),
+    sqlite_where=text("snoozed_until IS NOT NULL"),
+)
+
+trigger_due = Table(
+    "trigger_due",
+    metadata,
+    Column("trigger_id", _Id, ForeignKey("triggers.id", ondelete="CASCADE"), primary_key=True),
+    # NULL while nothing is planned (manual, inactive, finished, quarantined): the position outlives the plan.
+    Column("due_at", BigInteger),
+    Column("next_slot", BigInteger),
+    Column("last_slot", BigInteger),
+    # The position before the clock was set back: slots up to here may have an entry already.
+    Column("decided_to", BigInteger),
+    Column("fired_at", BigInteger),
+    Column("fires", BigInteger, nullable=False, server_default="0"),
+    Column("fingerprint", String(32), nullable=False, server_default=""),
+)
+Index(
+    "trigger_due_at",
+    trigger_due.c.due_at,
+    postgresql_where=text("due_at IS NOT NULL"),
+    sqlite_where=text("due_at IS NOT NULL"),
+)
+
+trigger_revisions = Table(
+    "trigger_revisions",
+    metadata,
+    Column("trigger_id", _Id, ForeignKey("triggers.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("action", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String(255), nullable=False, server_default=""),
+    Column("version", String(255)),
+    Column("active", Boolean, nullable=False),
+    Column("spec", Text, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    # Random, never reused, never revived.
+    Column("incarnation", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("executors", Text, nullable=False, server_default="[]"),
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("started_at", BigInteger, nullable=False),
+    Column("renewed_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("alive", Boolean, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("name", _RunName, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("trigger_id", _Id),
+    Column("task_id", _Id, nullable=False),
+    Column("scheduled_at", BigInteger),
+    Column("covers_from", BigInteger),
+    Column("covers_to", BigInteger),
+    # What the run pinned when it fired.
+    Column("version", String(255), nullable=False),
+    Column("spec_digest", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("kickoff_arg", String(255)),
+    Column("executor", String(255), nullable=False),
+    Column("gated", Boolean, nullable=False),
+    Column("deadline_at", BigInteger),
+    # Where it stands. Priority 0 is on time; a late run's is its turn in the round-robin over triggers.
+    Column("phase", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("attempt", SmallInteger, nullable=False, server_default="1"),
+    Column("known_ends", SmallInteger, nullable=False, server_default="0"),
+    Column("lost", SmallInteger, nullable=False, server_default="0"),
+    Column("owner", String(32)),
+    Column("fence", BigInteger, nullable=False),
+    Column("intent", String(16)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("error", Text),
+    Column("outputs", Text),
+    Column("state", Text),
+)
+_QUEUED: Final = "phase = 'QUEUED' AND NOT gated"
+_OPEN: Final = "phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
+Index(
+    "runs_slot",
+    runs.c.trigger_id,
+    runs.c.scheduled_at,
+    unique=True,
+    postgresql_where=text("kind <> 'manual'"),
+    sqlite_where=text("kind <> 'manual'"),
+)
+Index(
+    "runs_ready",
+    runs.c.executor,
+    runs.c.priority,
+    runs.c.not_before,
+    postgresql_where=text(_QUEUED),
+    sqlite_where=text(_QUEUED),
+)
+Index(
+    "runs_owned",
+    runs.c.owner,
+    postgresql_where=text("owner IS NOT NULL"),
+    sqlite_where=text("owner IS NOT NULL"),
+)
+Index("runs_open", runs.c.trigger_id, postgresql_where=text(_OPEN), sqlite_where=text(_OPEN))
+Index("runs_created", runs.c.created_at)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run_name", _RunName, primary_key=True),
+    Column("attempt", SmallInteger, primary_key=True),
+    Column("phase", String(16), nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("worker", String(255)),
+    Column("error", Text),
+    Column("output", Text),
+)
+
+skips = Table(
+    "skips",
+    metadata,
+    Column("trigger_id", _Id, ForeignKey("triggers.id", ondelete="CASCADE"), primary_key=True),
+    Column("from_slot", BigInteger, primary_key=True),
+    Column("to_slot", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("reason", String(24), nullable=False),
+    Index("skips_newest", "trigger_id", "to_slot"),
+)

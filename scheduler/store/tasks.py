@@ -1,0 +1,163 @@
+"""Tasks, their versions and their specifications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, RowMapping, and_, func, select, update
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.task import SPEC_FORMAT, TaskDefinition, TaskSpec
+from scheduler.store.schema import projects, task_deploys, task_specs, task_versions, tasks, triggers
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class TaskTable:
+    """Projects, tasks, versions and specs through one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def ensure_projects(self, wanted: Mapping[str, Iterable[str]]) -> None:
+        """Records the projects and domains that may be deployed into; known ones stay as they are."""
+        now = self._tx.now()
+        rows = [
+            {"project": project, "domain": domain, "created_at": now}
+            for project, domains in sorted(wanted.items())
+            for domain in sorted(domains)
+        ]
+        if rows:
+            self._tx.connection.execute(self._tx.dialect.insert(projects).on_conflict_do_nothing(), rows)
+
+    def lock(self, project: str, domain: str, name: str) -> RowMapping:
+        """The task's row, made if absent, locked until the transaction ends: deploys of one task queue here."""
+        insert = self._tx.dialect.insert(tasks).values(project=project, domain=domain, name=name)
+        self._tx.connection.execute(insert.on_conflict_do_nothing(index_elements=["project", "domain", "name"]))
+        statement = select(tasks).where(_is_task(project, domain, name))
+        locked = self._tx.dialect.locked(statement, of=tasks, skip=False)
+        return self._tx.connection.execute(locked).mappings().one()
+
+    def find(self, project: str, domain: str, name: str) -> RowMapping | None:
+        """The task's row without a lock."""
+        statement = select(tasks).where(_is_task(project, domain, name))
+        return self._tx.connection.execute(statement).mappings().one_or_none()
+
+    def save_spec(self, spec: TaskSpec) -> str:
+        """Keeps the specification under its digest, once however many versions use it; returns the digest."""
+        digest = spec.digest
+        self.save_encoded_spec(digest, SPEC_FORMAT, spec.encode())
+        return digest
+
+    def save_encoded_spec(self, digest: str, spec_format: str, encoded: bytes) -> None:
+        """Keeps the bytes as they are; a digest that is there already is left alone."""
+        row = {"digest": digest, "format": spec_format, "spec": encoded, "created_at": self._tx.now()}
+        self._tx.connection.execute(self._tx.dialect.insert(task_specs).on_conflict_do_nothing(), [row])
+
+    def specs(self, digests: Iterable[str]) -> dict[str, TaskSpec]:
+        """The specifications of these digests."""
+        statement = select(task_specs.c.digest, task_specs.c.spec).where(task_specs.c.digest.in_(sorted(set(digests))))
+        return {row.digest: TaskSpec.decode(row.spec) for row in self._tx.connection.execute(statement)}
+
+    def keys(self, task_ids: Iterable[int]) -> dict[int, tuple[str, str, str]]:
+        """Project, domain and name of these tasks."""
+        statement = select(tasks.c.id, tasks.c.project, tasks.c.domain, tasks.c.name)
+        rows = self._tx.connection.execute(statement.where(tasks.c.id.in_(sorted(task_ids))))
+        return {row.id: (row.project, row.domain, row.name) for row in rows}
+
+    def save_version(self, task_id: int, definition: TaskDefinition, digest: str, now: Micros, by: str) -> None:
+        """Inserts the version, or updates the one of that name."""
+        values = {
+            "task_id": task_id,
+            "version": definition.version,
+            "spec_digest": digest,
+            "environment": definition.environment.name,
+            "environment_description": definition.environment.description,
+            "function_name": definition.function_name,
+            "description": definition.short_description,
+            "long_description": definition.full_description,
+            "deployed_at": now,
+            "deployed_by": by,
+        }
+        statement = self._tx.dialect.insert(task_versions).values(values)
+        changed = {name: statement.excluded[name] for name in values if name not in ("task_id", "version")}
+        self._tx.connection.execute(
+            statement.on_conflict_do_update(index_elements=["task_id", "version"], set_=changed)
+        )
+
+    def deployed_before(self, task_id: int, deploy_digest: str) -> bool:
+        """Whether the task was ever deployed with exactly this content."""
+        statement = select(task_deploys.c.task_id).where(
+            task_deploys.c.task_id == task_id, task_deploys.c.deploy_digest == deploy_digest
+        )
+        return self._tx.connection.execute(statement).first() is not None
+
+    def record_deploy(self, task_id: int, definition: TaskDefinition, now: Micros, by: str) -> None:
+        """Makes the version the task's latest and remembers what this deploy said."""
+        self._tx.connection.execute(
+            update(tasks)
+            .where(tasks.c.id == task_id)
+            .values(
+                latest_version=definition.version,
+                deploy_digest=definition.deploy_digest,
+                max_concurrent_runs=definition.spec.max_concurrent_runs,
+                deployed_at=now,
+                deployed_by=by,
+            )
+        )
+        deploy = {"task_id": task_id, "deploy_digest": definition.deploy_digest, "first_at": now}
+        self._tx.connection.execute(self._tx.dialect.insert(task_deploys).on_conflict_do_nothing(), [deploy])
+
+    def refresh_summary(self, task_ids: Sequence[int]) -> None:
+        """Counts the live and the active triggers of these tasks anew."""
+        live = and_(triggers.c.task_id == tasks.c.id, triggers.c.deleted_at.is_(None))
+        total = select(func.count()).where(live).scalar_subquery()
+        active = select(func.count()).where(live, triggers.c.active).scalar_subquery()
+        self._tx.connection.execute(
+            update(tasks).where(tasks.c.id.in_(task_ids)).values(total_triggers=total, active_triggers=active)
+        )
+
+    def version_of(self, task_id: int, version: str | None) -> RowMapping | None:
+        """A version's row; without a name, the newest deployed one's."""
+        statement = select(task_versions).where(task_versions.c.task_id == task_id)
+        statement = (
+            statement.where(task_versions.c.version == version)
+            if version is not None
+            else statement.order_by(task_versions.c.deployed_at.desc(), task_versions.c.version.desc()).limit(1)
+        )
+        return self._tx.connection.execute(statement).mappings().one_or_none()
+
+    def list_latest(
+        self, *, project: str | None, domain: str | None, name: str | None, limit: int
+    ) -> Sequence[RowMapping]:
+        """The latest version of every task, by key."""
+        newest = task_versions.alias("newest")
+        statement = (
+            select(
+                tasks.c.project,
+                tasks.c.domain,
+                tasks.c.name,
+                newest.c.version,
+                newest.c.environment,
+                newest.c.function_name,
+                newest.c.description,
+                tasks.c.total_triggers,
+                tasks.c.active_triggers,
+                newest.c.deployed_at,
+                newest.c.deployed_by,
+                newest.c.spec_digest,
+            )
+            .join(newest, and_(newest.c.task_id == tasks.c.id, newest.c.version == tasks.c.latest_version))
+            .order_by(tasks.c.project, tasks.c.domain, tasks.c.name)
+            .limit(limit)
+        )
+        for column, value in ((tasks.c.project, project), (tasks.c.domain, domain), (tasks.c.name, name)):
+            if value is not None:
+                statement = statement.where(column == value)
+        return self._tx.connection.execute(statement).mappings().all()
+
+
+def _is_task(project: str, domain: str, name: str) -> ColumnElement[bool]:
+    return and_(tasks.c.project == project, tasks.c.domain == domain, tasks.c.name == name)

@@ -1,0 +1,117 @@
+"""The store and its transactions: the only way to the database.
+
+`store.begin()` writes, `store.read()` reads, and `store.run(service, …)` is `begin` with the retries that a deadlock or a
+serialization failure needs. A transaction knows what time it is: the server's clock on PostgreSQL, the store's `Clock` on
+SQLite or wherever one was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from scheduler.clock import Clock, SystemClock
+from scheduler.domain.instants import Micros
+from scheduler.errors import StoreUnavailable
+from scheduler.store.dialect import Dialect, dialect_of, server_now
+from scheduler.store.engine import TransactionUndoneError, open_engine, translated_errors
+from scheduler.store.ledger import LedgerTable
+from scheduler.store.meta import MetaTable
+from scheduler.store.runs import RunTable
+from scheduler.store.tasks import TaskTable
+from scheduler.store.triggers import TriggerTable
+from scheduler.store.workers import WorkerTable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_DEADLOCK_TRIES: Final = 20
+CHANNEL: Final = "trigger_scheduler"
+
+
+class Transaction:
+    """One transaction and the tables seen through it; the caller owns it, services never commit."""
+
+    def __init__(self, connection: Connection, dialect: Dialect, clock: Clock | None) -> None:
+        self.connection = connection
+        self.dialect = dialect
+        self._clock = clock
+        self.meta = MetaTable(self)
+        self.tasks = TaskTable(self)
+        self.triggers = TriggerTable(self)
+        self.runs = RunTable(self)
+        self.ledger = LedgerTable(self)
+        self.workers = WorkerTable(self)
+
+    def now(self) -> Micros:
+        """The present instant; ask after the locks are held, for they may have been waited for."""
+        if self._clock is not None:
+            return self._clock.now()
+        now = self.dialect.database_now(self.connection)
+        assert now is not None  # a dialect without a clock of its own is always given one
+        return now
+
+    def sql_now(self) -> Any:
+        """The present instant as a SQL expression, read by the server once a statement."""
+        return server_now(self.dialect, self._clock.now() if self._clock is not None else None)
+
+    def notify(self) -> None:
+        """Wakes the other workers when this transaction commits (PostgreSQL; elsewhere their sync beat looks)."""
+        self.dialect.notify(self.connection, CHANNEL)
+
+
+class Store:
+    """A database of triggers and runs. Threads may share it; each transaction belongs to one."""
+
+    def __init__(self, engine: Engine, clock: Clock | None = None) -> None:
+        self.engine = engine
+        self.dialect = dialect_of(engine)
+        # SQLite has no clock worth asking; PostgreSQL's own is the one all workers share.
+        self.clock = clock if clock is not None or self.dialect.name == "postgresql" else SystemClock()
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock | None = None, pool_size: int = 5) -> Store:
+        """A store for the URL; nothing is connected to yet."""
+        return cls(open_engine(url, pool_size=pool_size), clock)
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """A transaction that may write; committed at the end of the block, undone if it raises.
+
+        Raises `StoreUnavailable` where the database is away.
+        """
+        with translated_errors(), self.engine.begin() as connection:
+            yield Transaction(connection, self.dialect, self.clock)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A transaction that only reads: on SQLite it waits for no writer."""
+        with translated_errors(), self.engine.connect() as connection:
+            reader = connection.execution_options(readonly=True)
+            with reader.begin():
+                yield Transaction(reader, self.dialect, self.clock)
+
+    def run(
+        self,
+        service: Callable[Concatenate[Transaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The service's answer, its transaction committed; run again whole after a deadlock.
+
+        Raises `StoreUnavailable` where the database is away.
+        """
+        for _ in range(_DEADLOCK_TRIES):
+            try:
+                with self.begin() as tx:
+                    return service(tx, *args, **kwargs)
+            except TransactionUndoneError:
+                continue
+        raise StoreUnavailable(f"the transaction was undone {_DEADLOCK_TRIES} times in a row")
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()

@@ -1,0 +1,327 @@
+"""Triggers and the due-queue. Whoever plans a trigger holds its row in `trigger_due`; that row is the trigger's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, literal, or_, select, update
+
+from scheduler.domain.instants import Micros
+from scheduler.store.dialect import BIGINT, TEXT
+from scheduler.store.schema import task_versions, tasks, trigger_due, trigger_revisions, triggers
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class DueRow(NamedTuple):
+    """A trigger's place in the due-queue, locked."""
+
+    trigger_id: int
+    due_at: Micros | None
+    next_slot: Micros | None
+    last_slot: Micros | None
+    decided_to: Micros | None
+    fires: int
+    fingerprint: str
+
+
+class Advance(NamedTuple):
+    """What a decision writes back to the due-queue."""
+
+    trigger_id: int
+    due_at: Micros | None
+    next_slot: Micros | None
+    last_slot: Micros | None
+    decided_to: Micros | None
+    fired_at: Micros | None
+    fires: int
+    fingerprint: str
+
+
+class PlanChange(NamedTuple):
+    """The columns of a trigger that planning it may change."""
+
+    trigger_id: int
+    activated_at: Micros | None
+    anchor_at: Micros | None
+    anchor_interval: int | None
+    version: str | None
+    spec_digest: str | None
+    executor: str | None
+    deadline: Micros | None
+    error: str | None
+    error_fingerprint: str | None
+
+
+_DUE = [
+    trigger_due.c.trigger_id,
+    trigger_due.c.due_at,
+    trigger_due.c.next_slot,
+    trigger_due.c.last_slot,
+    trigger_due.c.decided_to,
+    trigger_due.c.fires,
+    trigger_due.c.fingerprint,
+]
+
+
+class TriggerTable:
+    """Triggers, their revisions and their due rows through one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    # --- the due-queue -----------------------------------------------------------------------------------------------
+
+    def claim_due(self, limit: int, floor: Micros | None = None) -> list[DueRow]:
+        """Locks at most `limit` due triggers, longest due first; triggers somebody else holds are left out.
+
+        `floor` is an instant below which nothing is looked for: it spares the index entries that a forgotten long
+        transaction keeps from being cleaned away.
+        """
+        statement = select(*_DUE).where(trigger_due.c.due_at <= self._tx.sql_now())
+        if floor is not None:
+            statement = statement.where(trigger_due.c.due_at >= floor)
+        return self._claim(statement.order_by(trigger_due.c.due_at).limit(limit))
+
+    def claim_unplanned(self, limit: int) -> list[DueRow]:
+        """Locks triggers whose plan was made from something else than what stands there now, whoever wrote it."""
+        ids = select(triggers.c.id).where(triggers.c.planned_from.is_distinct_from(triggers.c.plan_source))
+        found = list(self._tx.connection.execute(ids.order_by(triggers.c.id).limit(limit)).scalars())
+        if not found:
+            return []
+        self.ensure_due(found)
+        return self._claim(select(*_DUE).where(trigger_due.c.trigger_id.in_(found)).order_by(trigger_due.c.trigger_id))
+
+    def claim_ahead(self, limit: int, beyond: Micros) -> list[DueRow]:
+        """Locks triggers whose position, or activation, lies after `beyond`: the clock was set back under them."""
+        young = select(triggers.c.id).where(triggers.c.activated_at > beyond)
+        ahead = or_(
+            trigger_due.c.last_slot > beyond,
+            and_(trigger_due.c.last_slot.is_(None), trigger_due.c.trigger_id.in_(young)),
+        )
+        statement = select(*_DUE).where(ahead, trigger_due.c.due_at.is_not(None))
+        return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
+
+    def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:
+        """Locks set-aside triggers that a worker with another version or other zone data gave up on."""
+        ids = select(triggers.c.id).where(
+            triggers.c.error.is_not(None), triggers.c.error_fingerprint != fingerprint, triggers.c.deleted_at.is_(None)
+        )
+        statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(ids)).order_by(trigger_due.c.trigger_id)
+        return self._claim(statement.limit(limit))
+
+    def claim_after(self, trigger_id: int, limit: int) -> list[DueRow]:
+        """Locks the planned triggers that follow `trigger_id`, for a walk over all of them in batches."""
+        statement = select(*_DUE).where(trigger_due.c.trigger_id > trigger_id, trigger_due.c.due_at.is_not(None))
+        return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
+
+    def lock_due(self, trigger_ids: Iterable[int]) -> dict[int, DueRow]:
+        """Locks these triggers' due rows, waiting for whoever holds them; makes the missing ones."""
+        wanted = sorted(trigger_ids)
+        if not wanted:
+            return {}
+        self.ensure_due(wanted)
+        statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(wanted)).order_by(trigger_due.c.trigger_id)
+        locked = self._tx.dialect.locked(statement, of=trigger_due, skip=False)
+        return {row.trigger_id: DueRow(*row) for row in self._tx.connection.execute(locked)}
+
+    def ensure_due(self, trigger_ids: Sequence[int]) -> None:
+        """Gives every trigger its row in the due-queue."""
+        insert = self._tx.dialect.insert(trigger_due).on_conflict_do_nothing(index_elements=["trigger_id"])
+        self._tx.connection.execute(insert, [{"trigger_id": trigger_id} for trigger_id in trigger_ids])
+
+    def advance(self, rows: Sequence[Advance]) -> None:
+        """Writes decisions back; the caller holds the rows."""
+        if not rows:
+            return
+        batch = self._tx.dialect.rows("a", dict(zip(Advance._fields, _ADVANCE_TYPES, strict=True)), rows)
+        values: dict[str, Any] = {name: batch.c[name] for name in Advance._fields if name != "trigger_id"}
+        values["fired_at"] = func.coalesce(batch.c.fired_at, trigger_due.c.fired_at)
+        self._tx.connection.execute(
+            update(trigger_due).where(trigger_due.c.trigger_id == batch.c.trigger_id).values(values)
+        )
+
+    def next_due_at(self) -> Micros | None:
+        """When the next trigger is due, locked or not; None where nothing is planned."""
+        statement = select(func.min(trigger_due.c.due_at)).where(trigger_due.c.due_at.is_not(None))
+        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        return value
+
+    def _claim(self, statement: Select[Any]) -> list[DueRow]:
+        # A LIMIT with SKIP LOCKED is only safe inside a materialised CTE: outside, a plan may run it twice.
+        claimed = self._tx.dialect.locked(statement, of=trigger_due, skip=True).cte("due")
+        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
+        rows = self._tx.connection.execute(select(claimed))
+        return [DueRow(*row) for row in rows]
+
+    # --- definitions -------------------------------------------------------------------------------------------------
+
+    def load(self, trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
+        """What these triggers are, with their task's name; read after their due rows are locked."""
+        statement = (
+            select(triggers, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .where(triggers.c.id.in_(sorted(trigger_ids)))
+        )
+        return {row["id"]: row for row in self._tx.connection.execute(statement).mappings()}
+
+    def names(self, trigger_ids: Iterable[int]) -> dict[int, str]:
+        """The names of these triggers within their tasks."""
+        statement = select(triggers.c.id, triggers.c.name).where(triggers.c.id.in_(sorted(trigger_ids)))
+        return {row.id: row.name for row in self._tx.connection.execute(statement)}
+
+    def of_task(self, task_id: int) -> list[RowMapping]:
+        """Every trigger the task ever had, deleted ones included."""
+        statement = (
+            select(triggers, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .where(triggers.c.task_id == task_id)
+            .order_by(triggers.c.id)
+        )
+        return list(self._tx.connection.execute(statement).mappings())
+
+    def insert(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """New triggers of one task; returns their ids by name."""
+        if not rows:
+            return {}
+        self._tx.connection.execute(triggers.insert(), list(rows))
+        task_id = rows[0]["task_id"]
+        names = {row["name"] for row in rows}
+        statement = select(triggers.c.id, triggers.c.name).where(triggers.c.task_id == task_id)
+        return {row.name: row.id for row in self._tx.connection.execute(statement) if row.name in names}
+
+    def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Changes triggers; every row names its `id` and the same columns."""
+        if not rows:
+            return
+        columns = [name for name in rows[0] if name != "id"]
+        statement = (
+            update(triggers)
+            .where(triggers.c.id == bindparam("b_id"))
+            .values({name: bindparam(f"b_{name}") for name in columns})
+        )
+        self._tx.connection.execute(statement, [{f"b_{name}": row[name] for name in row} for row in rows])
+
+    def record_planning(self, changes: Sequence[PlanChange]) -> None:
+        """Writes what planning these triggers changed about them."""
+        if not changes:
+            return
+        types = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, TEXT, TEXT)
+        batch = self._tx.dialect.rows("c", dict(zip(PlanChange._fields, types, strict=True)), changes)
+        values = {name: batch.c[name] for name in PlanChange._fields if name != "trigger_id"}
+        self._tx.connection.execute(update(triggers).where(triggers.c.id == batch.c.trigger_id).values(values))
+
+    def mark_planned(self, trigger_ids: Sequence[int]) -> None:
+        """Records that these triggers' plans were made from what stands there now."""
+        self._tx.connection.execute(
+            update(triggers).where(triggers.c.id.in_(trigger_ids)).values(planned_from=triggers.c.plan_source)
+        )
+
+    def append_revisions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds to the history of changes; nothing there is ever rewritten."""
+        if rows:
+            self._tx.connection.execute(trigger_revisions.insert(), list(rows))
+
+    def revisions(self, trigger_id: int, limit: int) -> Sequence[RowMapping]:
+        """The changes of a trigger, newest first."""
+        statement = (
+            select(trigger_revisions)
+            .where(trigger_revisions.c.trigger_id == trigger_id)
+            .order_by(trigger_revisions.c.revision.desc())
+            .limit(limit)
+        )
+        return self._tx.connection.execute(statement).mappings().all()
+
+    # --- looking things up -------------------------------------------------------------------------------------------
+
+    def find(self, project: str, domain: str, task: str, name: str) -> RowMapping | None:
+        """One live trigger by its key."""
+        statement = _listing().where(
+            tasks.c.project == project, tasks.c.domain == domain, tasks.c.name == task, triggers.c.name == name
+        )
+        return self._tx.connection.execute(statement).mappings().one_or_none()
+
+    def list_live(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
+        """Live triggers by key, with their plan."""
+        statement = _listing().where(*conditions)
+        ordered = statement.order_by(tasks.c.project, tasks.c.domain, tasks.c.name, triggers.c.name)
+        return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
+
+    def next_fires(self, limit: int) -> Sequence[RowMapping]:
+        """The live triggers that fire next, soonest first."""
+        statement = _listing().where(trigger_due.c.due_at.is_not(None)).order_by(trigger_due.c.due_at).limit(limit)
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def versions_of(self, trigger_ids: Sequence[int]) -> dict[int, RowMapping]:
+        """For triggers, the version they point at (the task's latest where they name none)."""
+        statement = (
+            select(
+                triggers.c.id.label("trigger_id"),
+                task_versions.c.version,
+                task_versions.c.spec_digest,
+            )
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .join(
+                task_versions,
+                and_(
+                    task_versions.c.task_id == triggers.c.task_id,
+                    task_versions.c.version == func.coalesce(triggers.c.version, tasks.c.latest_version),
+                ),
+            )
+            .where(triggers.c.id.in_(trigger_ids))
+        )
+        return {row["trigger_id"]: row for row in self._tx.connection.execute(statement).mappings()}
+
+    def count_live(self) -> int:
+        """How many triggers are neither deleted nor inactive."""
+        statement = select(func.count()).where(triggers.c.deleted_at.is_(None), triggers.c.active)
+        return int(self._tx.connection.execute(statement).scalar_one())
+
+    def due_count(self) -> int:
+        """How many triggers are due and undecided."""
+        statement = select(func.count()).where(trigger_due.c.due_at <= self._tx.sql_now())
+        return int(self._tx.connection.execute(statement).scalar_one())
+
+    def wake_snoozed(self) -> int:
+        """Ends the snoozes whose time has come; the planner then takes those triggers up as activated."""
+        now = self._tx.now()
+        result = self._tx.connection.execute(
+            update(triggers).where(triggers.c.snoozed_until <= now).values(snoozed_until=None)
+        )
+        return int(result.rowcount)
+
+
+_ADVANCE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, TEXT)
+
+
+def _listing() -> Select[Any]:
+    return (
+        select(
+            triggers,
+            tasks.c.project,
+            tasks.c.domain,
+            tasks.c.name.label("task"),
+            func.coalesce(triggers.c.version, tasks.c.latest_version).label("task_version"),
+            trigger_due.c.due_at,
+            trigger_due.c.next_slot,
+            trigger_due.c.last_slot,
+            trigger_due.c.fired_at,
+            trigger_due.c.fires,
+        )
+        .join(tasks, tasks.c.id == triggers.c.task_id)
+        .join(trigger_due, trigger_due.c.trigger_id == triggers.c.id, isouter=True)
+        .where(triggers.c.deleted_at.is_(None))
+    )
+
+
+def trigger_filters(
+    project: str | None, domain: str | None, task: str | None, name: str | None, active: bool | None
+) -> list[ColumnElement[bool]]:
+    """Conditions for `list_live`; None leaves a part open."""
+    wanted = ((tasks.c.project, project), (tasks.c.domain, domain), (tasks.c.name, task), (triggers.c.name, name))
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in wanted if value is not None]
+    if active is not None:
+        conditions.append(triggers.c.active if active else or_(triggers.c.active.is_(False), literal(False)))
+    return conditions

@@ -1,0 +1,96 @@
+"""Workers and their leases: one row each, so that a heartbeat writes one row however many runs it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import RowMapping, delete, func, select, update
+
+from scheduler.domain.instants import Micros
+from scheduler.store.schema import runs, workers
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+
+class WorkerTable:
+    """Worker rows through one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def register(
+        self, incarnation: str, name: str, version: str, fingerprint: str, executors: Sequence[str], lease: Micros
+    ) -> None:
+        """Adds a living worker under an incarnation that was never used before."""
+        now = self._tx.now()
+        self._tx.connection.execute(
+            workers.insert().values(
+                incarnation=incarnation,
+                name=name,
+                version=version,
+                fingerprint=fingerprint,
+                executors=json.dumps(list(executors)),
+                epoch=self._tx.meta.epoch(),
+                started_at=now,
+                renewed_at=now,
+                lease_until=now + lease,
+                alive=True,
+            )
+        )
+
+    def renew(self, incarnation: str, lease: Micros) -> Micros | None:
+        """Extends the lease; returns the store's present instant, or None if the worker was declared dead."""
+        now = self._tx.now()
+        result = self._tx.connection.execute(
+            update(workers)
+            .where(workers.c.incarnation == incarnation, workers.c.alive)
+            .values(renewed_at=now, lease_until=now + lease)
+        )
+        return now if result.rowcount else None
+
+    def retire(self, incarnation: str) -> None:
+        """The worker left by itself."""
+        now = self._tx.now()
+        self._tx.connection.execute(
+            update(workers).where(workers.c.incarnation == incarnation).values(alive=False, lease_until=now)
+        )
+
+    def bury_expired(self, me: str) -> list[str]:
+        """Declares every other worker whose lease is over dead; returns their names."""
+        statement = (
+            update(workers)
+            .where(workers.c.alive, workers.c.lease_until < self._tx.sql_now(), workers.c.incarnation != me)
+            .values(alive=False)
+            .returning(workers.c.name)
+        )
+        return list(self._tx.connection.execute(statement).scalars())
+
+    def forget_dead(self, before: Micros) -> int:
+        """Removes rows of workers dead since before an instant that no run names any more."""
+        owned = select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists()
+        statement = delete(workers).where(workers.c.alive.is_(False), workers.c.lease_until < before, ~owned)
+        return int(self._tx.connection.execute(statement).rowcount)
+
+    def list_living(self) -> Sequence[RowMapping]:
+        """The living workers with how many runs each holds, oldest first."""
+        held = (
+            select(runs.c.owner, func.count().label("running"))
+            .where(runs.c.owner.is_not(None))
+            .group_by(runs.c.owner)
+            .subquery()
+        )
+        statement = (
+            select(workers, func.coalesce(held.c.running, 0).label("running"))
+            .join(held, held.c.owner == workers.c.incarnation, isouter=True)
+            .where(workers.c.alive)
+            .order_by(workers.c.started_at)
+        )
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def declared_executors(self) -> set[str]:
+        """The executors that some living worker declares."""
+        statement = select(workers.c.executors).where(workers.c.alive)
+        return {name for text in self._tx.connection.execute(statement).scalars() for name in json.loads(text)}
