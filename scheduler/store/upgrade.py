@@ -1,0 +1,103 @@
+"""Bringing a database's schema to this code's, and telling whether it is."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from scheduler.errors import SchemaMismatch
+from scheduler.store.engine import sqlite_file, translated_errors
+from scheduler.store.transaction import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The revision a database has (None: no schema yet) and the one this code needs."""
+
+    found: str | None
+    needed: str
+    known: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether the code and the schema fit."""
+        return self.found == self.needed
+
+
+def schema_state(store: Store) -> SchemaState:
+    """What schema the database has; a SQLite file that does not exist has none and is not created by asking."""
+    script = _script()
+    needed = str(script.get_current_head())
+    file = sqlite_file(store.engine.url)
+    if file is not None and not file.exists():
+        return SchemaState(None, needed, True)
+    with translated_errors(), store.engine.connect() as connection:
+        connection = connection.execution_options(readonly=True)
+        with connection.begin():
+            found = MigrationContext.configure(connection).get_current_revision()
+    known = found is None or any(revision.revision == found for revision in script.walk_revisions())
+    return SchemaState(found, needed, known)
+
+
+def require_schema(store: Store) -> None:
+    """Raises `SchemaMismatch`, saying the command that mends it, unless schema and code fit."""
+    state = schema_state(store)
+    if state.current:
+        return
+    if state.found is None:
+        raise SchemaMismatch("the database has no schema yet: run `scheduler db upgrade`")
+    if state.known:
+        raise SchemaMismatch(
+            f"the database's schema is {state.found}, older than {state.needed}: run `scheduler db upgrade`"
+        )
+    raise SchemaMismatch(
+        f"the database's schema is {state.found}, newer than this version knows ({state.needed}): "
+        "install the newer trigger-scheduler, as shown by `scheduler version` where the upgrade was made"
+    )
+
+
+def upgrade_schema(store: Store) -> SchemaState:
+    """Brings the schema up to date in one transaction and returns what it was before.
+
+    Two at a time wait for each other. A schema newer than the code raises `SchemaMismatch` and stays as it is.
+    """
+    file = sqlite_file(store.engine.url)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    before = schema_state(store)
+    if not before.known:
+        require_schema(store)
+    if before.current:
+        return before
+    with translated_errors(), store.engine.begin() as connection:
+        store.dialect.advisory_lock(connection)
+        with as_file(files("scheduler.store") / "migrations") as folder:
+            config = _config(str(folder))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    return before
+
+
+def table_names(store: Store) -> list[str]:
+    """The tables that are there."""
+    with translated_errors():
+        return inspect(store.engine).get_table_names()
+
+
+def _config(folder: str) -> Config:
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _script() -> ScriptDirectory:
+    with as_file(files("scheduler.store") / "migrations") as folder:
+        return ScriptDirectory.from_config(_config(str(folder)))
