@@ -1,0 +1,418 @@
+"""The settings: what `config/scheduler.yaml` may say, every key with its default, checked whole before anything starts.
+
+`Settings.load()` reads the file and the environment; `Settings(worker={"lease": "10s"})` builds them in Python. Both
+raise `ConfigError` with every fault at once. Durations are `500ms 30s 10m 24h 7d` or a `timedelta`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from scheduler.database_url import normalise_url, redact_url, resolve_url
+from scheduler.domain.identity import check_name
+from scheduler.domain.instants import format_duration, parse_duration
+from scheduler.domain.zones import zone_of
+from scheduler.errors import ConfigError, Problem
+from scheduler.interpolation import interpolate
+from scheduler.redaction import MASK, redact
+from scheduler.settings_problems import faults
+from scheduler.settings_sources import gather
+from scheduler.texts import KeyPath, kind, none_of, quoted, render
+
+__all__ = [
+    "Auth",
+    "Database",
+    "Defaults",
+    "Executor",
+    "Logs",
+    "RateLimit",
+    "Retention",
+    "Secret",
+    "Settings",
+    "Token",
+    "Web",
+    "Worker",
+    "interpolate",
+]
+
+S = TypeVar("S", bound=BaseModel)
+
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HEX: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        return parse_duration(value, "")
+    hint = f": write {value}s" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+    raise ValueError(f"is {kind(value)}, not a duration such as 30s or 10m{hint}")
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and value:
+        return Path(value)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Name = Annotated[str, AfterValidator(lambda value: check_name(value, ""))]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Paths = Annotated[tuple[Annotated[Path, BeforeValidator(_path)], ...], BeforeValidator(_listed)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
+    if value < timedelta(0):
+        raise ValueError("cannot be negative")
+    if not least <= value <= most:
+        raise ValueError(f"{format_duration(value)} is not within {format_duration(least)} to {format_duration(most)}")
+    return value
+
+
+class _Section(BaseModel):
+    # Strict, so that "8080" is no port and 1 is no boolean: a file that means something else than it says is refused.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Database(_Section):
+    """Where everything is kept. `url` is normalised: `sqlite:///file` or `postgresql+psycopg://…`."""
+
+    url: str = Field(default="sqlite:///scheduler.db", repr=False)
+    auto_upgrade: bool | None = None
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = 5
+
+    @field_validator("url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        return normalise_url(value)
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether `url` names PostgreSQL; otherwise it is SQLite."""
+        return self.url.startswith("postgresql")
+
+    @property
+    def upgrades_itself(self) -> bool:
+        """`auto_upgrade`, or where that is null: yes for SQLite, no for PostgreSQL."""
+        return not self.is_postgresql if self.auto_upgrade is None else self.auto_upgrade
+
+
+class Defaults(_Section):
+    """What manifests and the command line mean where they name no project, domain or zone."""
+
+    project: Name = "flytesnacks"
+    domain: Name = "development"
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return zone_of(value).name
+
+
+class Worker(_Section):
+    """How one worker process behaves."""
+
+    name: Name | None = None
+    resync_interval: Duration = timedelta(seconds=30)
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=100_000)] = 100
+    max_catchup_runs_per_loop: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    fire_batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    lease: Duration = timedelta(seconds=30)
+    max_lost: Annotated[int, Field(ge=1, le=1000)] = 5
+    shutdown_grace: Duration = timedelta(seconds=30)
+    misfire_grace: Duration = timedelta(seconds=60)
+
+    @field_validator("resync_interval")
+    @classmethod
+    def _beat(cls, value: timedelta) -> timedelta:
+        return _within(value, timedelta(milliseconds=50), timedelta(days=1))
+
+    @field_validator("lease", "misfire_grace")
+    @classmethod
+    def _at_least_a_second(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        return _within(value, timedelta(seconds=1), timedelta(days=1 if info.field_name == "lease" else 366))
+
+    @field_validator("shutdown_grace")
+    @classmethod
+    def _grace(cls, value: timedelta) -> timedelta:
+        return _within(value, timedelta(0), timedelta(days=1))
+
+
+class Retention(_Section):
+    """How long history is kept: `runs` by age beside the newest `runs_per_trigger`, `revisions` by age."""
+
+    runs: Duration = timedelta(days=30)
+    runs_per_trigger: Annotated[int, Field(ge=0)] = 1000
+    revisions: Duration = timedelta(days=365)
+
+    @field_validator("runs", "revisions")
+    @classmethod
+    def _age(cls, value: timedelta) -> timedelta:
+        return _within(value, timedelta(hours=1), timedelta(days=36_500))
+
+
+class RateLimit(_Section):
+    """At most `per_second` starts a second over time, at most `burst` at once."""
+
+    per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    burst: Count = 1
+
+
+class Executor(_Section):
+    """A declared executor: `use` names a built-in one or `package.module:Class`; `options` are that executor's own."""
+
+    use: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    max_concurrent_runs: Count | None = None
+    rate_limit: RateLimit | None = None
+
+
+class Secret(_Section):
+    """Where a secret is found: the name of an environment variable, never the secret itself."""
+
+    env: str = Field(repr=False)
+
+    @field_validator("env")
+    @classmethod
+    def _variable(cls, value: str) -> str:
+        if not _VARIABLE_NAME.fullmatch(value):
+            raise ValueError("is not the name of an environment variable; the secret itself does not belong here")
+        return value
+
+
+class Web(_Section):
+    """The HTTP server of a worker."""
+
+    enabled: bool = True
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    flyte: bool = False
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+
+class Token(_Section):
+    """A caller of the API: the token itself is never kept, only its SHA-256 in hexadecimal."""
+
+    name: Name
+    role: Annotated[str, Field(min_length=1)]
+    sha256: str = Field(repr=False)
+
+    @field_validator("sha256")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        if not _HEX.fullmatch(value):
+            raise ValueError("is not a SHA-256 in 64 hexadecimal digits; the token itself does not belong here")
+        return value.lower()
+
+
+class Auth(_Section):
+    """Who may use the API."""
+
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(_listed)] = ()
+
+
+class Logs(_Section):
+    """How the worker speaks."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+
+def _projects() -> dict[str, tuple[str, ...]]:
+    return {"flytesnacks": ("development", "staging", "production")}
+
+
+def _executors() -> dict[str, Executor]:
+    return {"logging": Executor(use="logging")}
+
+
+class Settings(_Section):
+    """Everything a process is told. Raises `ConfigError` with every fault, also when built by keywords."""
+
+    database: Database = Database()
+    defaults: Defaults = Defaults()
+    projects: dict[Name, Names] = Field(default_factory=_projects)
+    create_projects: bool = False
+    tasks: Paths = (Path("config/tasks"),)
+    worker: Worker = Worker()
+    retention: Retention = Retention()
+    executors: dict[Name, Executor] = Field(default_factory=_executors)
+    secrets: dict[Name, Secret] = Field(default_factory=dict)
+    web: Web = Web()
+    auth: Auth = Auth()
+    logs: Logs = Logs()
+
+    _source: Path | None = PrivateAttr(None)
+
+    def __init__(self, **values: Any) -> None:
+        found: list[tuple[KeyPath, str]] = []
+        cause: ValidationError | None = None
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            cause = error
+            found.extend(faults(error, type(self)))
+        found.extend(_contradictions(values))
+        if found:
+            raise ConfigError("settings", [Problem(render(path), reason) for path, reason in found]) from cause
+
+    @classmethod
+    def load(cls, path: Path | str | None = None, env: Mapping[str, str] | None = None) -> Settings:
+        """The settings of a file and of the environment (`SCHEDULER_WORKER__LEASE=10s` is `worker.lease`).
+
+        The file is `path`, else the one that `SCHEDULER_CONFIG` names, else ./config/scheduler.yaml, else
+        ./scheduler.yaml. Relative paths in it start at its folder, or at that folder's parent if it is named `config`;
+        they are absolute in the result. Raises `ConfigError` with every fault, each naming the file and line or the
+        variable.
+        """
+        sources = gather(path, os.environ if env is None else env, cls)
+        try:
+            settings = cls(**sources.values)
+        except ConfigError as error:
+            found = list(_contradictions(sources.values))
+            if isinstance(error.__cause__, ValidationError):
+                found[:0] = faults(error.__cause__, cls, sources.written)
+            problems = [sources.problem(path, reason) for path, reason in found]
+            raise ConfigError(sources.shown, [*problems, *sources.problems]) from None
+        if sources.problems:
+            raise ConfigError(sources.shown, sources.problems)
+        return settings._placed(sources.file, sources.base)
+
+    def _placed(self, file: Path, base: Path) -> Settings:
+        tasks = tuple(base / path for path in self.tasks)
+        if "tasks" not in self.model_fields_set and not tasks[0].exists():
+            # The default folder is a convention, not a demand: only paths that someone wrote must exist.
+            tasks = ()
+        database = self.database.model_copy(update={"url": resolve_url(self.database.url, base)})
+        placed = self.model_copy(update={"tasks": tasks, "database": database})
+        placed._source = file
+        return placed
+
+    @property
+    def source(self) -> Path | None:
+        """The file these settings were loaded from; None for settings built in Python."""
+        return self._source
+
+    @property
+    def known_projects(self) -> dict[str, tuple[str, ...]] | None:
+        """The projects and domains a deploy may name; None where it may name any (`create_projects`)."""
+        return None if self.create_projects else self.projects
+
+    def document(self) -> dict[str, Any]:
+        """Every key as plain values that YAML and JSON can hold, durations as texts. Holds passwords: see `redacted`."""
+        plain: dict[str, Any] = _plain(self.model_dump())
+        return plain
+
+    def redacted(self) -> dict[str, Any]:
+        """`document()` fit to be shown: passwords and whatever may be a secret replaced by `***`."""
+        document = self.document()
+        document["database"]["url"] = redact_url(document["database"]["url"])
+        for executor in document["executors"].values():
+            executor["options"] = redact(executor["options"])
+        for token in document["auth"]["tokens"]:
+            token["sha256"] = MASK
+        return document
+
+    def not_yet(self) -> list[str]:
+        """A warning for each key that was set to something else than its default but does nothing yet."""
+        document, default = self.document(), Settings().document()
+        return [
+            f"{'.'.join(path)} has no effect yet: {what}"
+            for keys, what in _NOT_YET
+            for path in _set_paths(document, default, keys)
+        ]
+
+
+# Keys of the final schema whose function is not there yet; `*` stands for every name. Remove a line with its lack.
+_NOT_YET: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+    (("retention",), "history is kept for ever"),
+    (("secrets",), "no executor reads secrets yet"),
+    (("executors", "*", "max_concurrent_runs"), "only worker.max_concurrent_runs limits"),
+    (("executors", "*", "rate_limit"), "starts are not limited by rate"),
+    (("web", "host"), "there is no HTTP server yet"),
+    (("web", "port"), "there is no HTTP server yet"),
+    (("web", "flyte"), "there is no HTTP server yet"),
+    (("auth",), "there is no HTTP server yet"),
+)
+
+
+def _set_paths(
+    document: Any, default: Any, keys: tuple[str, ...], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    if not keys:
+        if document != default and document is not None:
+            yield path
+        return
+    names = (list(document) if keys[0] == "*" else [keys[0]]) if isinstance(document, dict) else []
+    for name in names:
+        below = default.get(name) if isinstance(default, dict) else None
+        yield from _set_paths(document.get(name), below, keys[1:], (*path, name))
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong between sections, told beside the faults within them: of sections at fault nothing is said."""
+    web, auth = _alone(Web, values.get("web")), _alone(Auth, values.get("auth"))
+    if web and auth and web.enabled and not web.is_loopback and not auth.tokens:
+        reason = f"{quoted(web.host)} can be reached from other machines: add auth.tokens, or listen on 127.0.0.1"
+        yield ("web", "host"), reason
+    defaults, projects = _alone(Defaults, values.get("defaults")), values.get("projects", _projects())
+    if not defaults or not isinstance(projects, dict) or values.get("create_projects"):
+        return
+    if "project" in defaults.model_fields_set and defaults.project not in projects:
+        yield ("defaults", "project"), none_of(defaults.project, map(str, projects))
+    domains = projects.get(defaults.project)
+    if "domain" in defaults.model_fields_set and isinstance(domains, (list, tuple)) and defaults.domain not in domains:
+        yield ("defaults", "domain"), f"{none_of(defaults.domain, map(str, domains))} in project {defaults.project}"
+
+
+def _alone(section: type[S], value: Any) -> S | None:
+    if isinstance(value, section):
+        return value
+    try:
+        return section.model_validate({} if value is None else value)
+    except ValidationError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    return str(value) if isinstance(value, Path) else value
