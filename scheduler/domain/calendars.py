@@ -118,8 +118,8 @@ class CalendarSchedule:
                 continue
             step = -1 if policy == "previous" else 1
             target = day + step
-            # Ends: there are only so many blackout days in a row.
-            while target in policies:
+            # Ends: there are only so many blackout days in a row, and hardly a day that a zone jumped over.
+            while target in policies or self._missing(target):
                 target += step
             moved[day] = target
         return moved
@@ -165,6 +165,10 @@ class CalendarSchedule:
     def _window(self, day: int) -> tuple[int, int]:
         """The first and the last instant of a local day; the last is before the first if clocks jumped over the day."""
         return self._zone.earliest(day * _DAY), self._zone.latest((day + 1) * _DAY - 1)
+
+    def _missing(self, day: int) -> bool:
+        start, end = self._window(day)
+        return end < start
 
     def _same_day(self, instant: int) -> tuple[int, int]:
         """An interval around the instant, ends included, that lies within its local day."""

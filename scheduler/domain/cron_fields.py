@@ -105,6 +105,7 @@ _LAST_DAY: Final = re.compile(r"L(?:-(\d{1,4}))?(W)?", re.ASCII | re.IGNORECASE)
 _WEEKDAY: Final = re.compile(r"(\d{1,4})W", re.ASCII | re.IGNORECASE)
 _LAST_OF_WEEK: Final = re.compile(r"(\d{1,4}|[A-Za-z]{3})L", re.ASCII | re.IGNORECASE)
 _NTH: Final = re.compile(r"(\d{1,4}|[A-Za-z]{3})#(.*)", re.ASCII)
+_LONE_H: Final = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])")
 _HASH: Final = re.compile(r"H(?:\((\d{1,4})-(\d{1,4})\))?(?:/(\d{1,4}))?", re.ASCII)
 
 
@@ -151,12 +152,17 @@ def parse_cron(text: str, dialect: str) -> CronFields:
     )
 
 
+def may_hash(text: str) -> bool:
+    """Whether an `H` stands in the text other than as part of a name such as THU."""
+    return "H" in text and _LONE_H.search(text) is not None
+
+
 def hash_items(text: str, dialect: str) -> tuple[list[str], list[tuple[int, str]]]:
     """The fields of an expression and, for those that are an `H` form, (place, the same with its range spelled out).
 
     `H` belongs to no published dialect: only `auto` knows it, in five fields or six.
     """
-    if dialect != "auto" or "H" not in text:
+    if dialect != "auto" or not may_hash(text):
         return [], []
     chosen, fields = split_fields(text, dialect)
     if chosen != "standard":

@@ -21,7 +21,11 @@ _END_DAY: Final = JANUARY_FIRST[-1]
 
 @lru_cache(maxsize=128)
 def _numbers(mask: int) -> tuple[int, ...]:
-    return tuple([number for number in range(mask.bit_length()) if mask >> number & 1])
+    numbers = []
+    while mask:
+        numbers.append((mask & -mask).bit_length() - 1)
+        mask &= mask - 1
+    return tuple(numbers)
 
 
 @lru_cache(maxsize=512)
@@ -32,19 +36,6 @@ def _within_hour(minutes: int, seconds: int) -> Sequence[int]:
     return tuple([minute * 60 + second for minute in _numbers(minutes) for second in _numbers(seconds)])
 
 
-@lru_cache(maxsize=512)
-def _hour_steps(hours: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """For each hour its next and its previous matching hour, in seconds of the day; -1 where there is none."""
-    following, before = [-1] * 24, [-1] * 24
-    for hour in range(24):
-        later, earlier = hours >> (hour + 1), hours & ((1 << hour) - 1)
-        if later:
-            following[hour] = (hour + (later & -later).bit_length()) * 3_600
-        if earlier:
-            before[hour] = (earlier.bit_length() - 1) * 3_600
-    return tuple(following), tuple(before)
-
-
 class LocalTimes:
     """An ordered set of local readings: the next, the previous, and how many in a stretch."""
 
@@ -52,11 +43,9 @@ class LocalTimes:
         "_cumulative",
         "_days",
         "_earliest",
-        "_following",
         "_hours",
         "_last",
         "_latest",
-        "_preceding",
         "_within",
         "_year",
         "_years",
@@ -69,7 +58,6 @@ class LocalTimes:
         self._years = (1 << _YEARS) - 1 if years is None else years << (FIRST_YEAR - BASE_YEAR)
         self._within = _within_hour(minutes, seconds)
         self._last = self._within[-1]
-        self._following, self._preceding = _hour_steps(hours)
         self._earliest = (hours & -hours).bit_length() * 3_600 - 3_600 + self._within[0]
         self._latest = (hours.bit_length() - 1) * 3_600 + self._last
         self._cumulative: list[int] | None = None
@@ -96,7 +84,8 @@ class LocalTimes:
                     if rest < self._last:
                         within = self._within
                         return reading - rest + within[bisect_right(within, rest)]
-                return day * _DAY + self._following[hour] + self._within[0]
+                later = self._hours >> (hour + 1)
+                return day * _DAY + (hour + (later & -later).bit_length()) * 3_600 + self._within[0]
         days >>= 1
         if days:
             return (day + (days & -days).bit_length()) * _DAY + self._earliest
@@ -121,7 +110,8 @@ class LocalTimes:
                     rest = second - hour * 3_600
                     if rest > self._within[0]:
                         return reading - rest + self._within[bisect_left(self._within, rest) - 1]
-                return day * _DAY + self._preceding[hour] + self._last
+                earlier = self._hours & ((1 << hour) - 1)
+                return day * _DAY + (earlier.bit_length() - 1) * 3_600 + self._last
         days = mask & ((1 << number) - 1)
         if days:
             return (first + days.bit_length() - 1) * _DAY + self._latest

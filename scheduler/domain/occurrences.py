@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from croniter import croniter
 
 from scheduler.domain.cron_days import day_table
-from scheduler.domain.cron_fields import CronFields, hash_items, parse_cron
+from scheduler.domain.cron_fields import CronFields, hash_items, may_hash, parse_cron
 from scheduler.domain.cron_schedule import EVERY_READING, EXACTLY_ONCE, FIRST_READING, CronSchedule
 from scheduler.domain.cron_times import LocalTimes
 from scheduler.domain.instants import Micros, from_datetime
@@ -29,11 +29,18 @@ __all__ = [
     "HORIZON",
     "Schedule",
     "bounded",
+    "build_cron",
     "compile_at",
     "compile_cron",
     "compile_rate",
     "compile_schedule",
+    "datetimes_between",
+    "instant_of",
+    "is_hashed",
     "jitter_of",
+    "next_datetime",
+    "parse_fields",
+    "previous_datetime",
     "tzdata_version",
 ]
 
@@ -53,7 +60,9 @@ def compile_schedule(automation: Automation, *, anchor: int | None = None, ident
 def compile_cron(expression: str, timezone: str, dialect: str, day_rule: str, dst: str, identity: str = "") -> Schedule:
     """The schedule of a cron expression without zone prefix; raises `BadCron`, `UnknownTimezone` or `NeverFires`."""
     # Only `H` looks at the identity: without it all triggers share one compiled schedule.
-    return _compile_cron(expression, timezone, dialect, day_rule, dst, identity if "H" in expression else "")
+    if identity and not may_hash(expression):
+        identity = ""
+    return _compile_cron(expression, timezone, dialect, day_rule, dst, identity)
 
 
 @lru_cache(maxsize=8192)
