@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         PermanentError,
         RetryableError,
     )
+    from executors.http_request import HttpExecutor
     from executors.logging_executor import LoggingExecutor
     from executors.output import Output
     from executors.protocol import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         as_failure,
         as_outcome,
     )
+    from executors.python_call import PythonExecutor
     from executors.shell import ShellExecutor
     from executors.waits import Poll, Until
 
@@ -39,11 +41,13 @@ _HOME: Final = {
     "ExecutorError": "errors",
     "ExecutorNotFound": "errors",
     "Failed": "protocol",
+    "HttpExecutor": "http_request",
     "LoggingExecutor": "logging_executor",
     "Outcome": "protocol",
     "Output": "output",
     "PermanentError": "errors",
     "Poll": "waits",
+    "PythonExecutor": "python_call",
     "Resumed": "protocol",
     "RetryableError": "errors",
     "RunContext": "protocol",
@@ -61,11 +65,13 @@ __all__ = [
     "ExecutorError",
     "ExecutorNotFound",
     "Failed",
+    "HttpExecutor",
     "LoggingExecutor",
     "Outcome",
     "Output",
     "PermanentError",
     "Poll",
+    "PythonExecutor",
     "Resumed",
     "RetryableError",
     "RunContext",

@@ -9,8 +9,10 @@ from typing import Any
 
 def json_fault(value: Any, path: str) -> str | None:
     """Why `value` cannot be stored as JSON, beginning with the path of the part at fault; None if it can."""
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (bool, int)):
         return None
+    if isinstance(value, str):
+        return None if _is_unicode(value) else f"{path} holds half a surrogate pair, which no encoding can write"
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{path} is {value}, a number that JSON does not have"
     if isinstance(value, Mapping):
@@ -28,3 +30,11 @@ def json_fault(value: Any, path: str) -> str | None:
     return (
         f"{path} is a {type(value).__name__}, which JSON does not have: make it a text, a number, a list or a mapping"
     )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,6 +7,7 @@ import threading
 from typing import Final
 
 LIMIT: Final = 64 * 1024
+MAX_ERROR: Final = 16 * 1024
 _MARKER_ROOM: Final = 64
 
 
@@ -82,3 +83,9 @@ class Output:
         while tail and tail[0] & 0xC0 == 0x80:
             tail = tail[1:]
         return head, tail, self._seen - len(head) - len(tail)
+
+
+def clip(text: str, limit: int = MAX_ERROR) -> str:
+    """The text as an attempt's error may be kept: its end, where the cause stands, if it is too long."""
+    text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"… {len(text) - limit} characters left out …\n{text[-limit:]}"

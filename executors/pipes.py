@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import Final
 
 from executors.errors import RetryableError
@@ -107,6 +108,60 @@ class Feed:
         except BrokenPipeError:
             pass  # A command that does not read its input is within its rights.
         self._close()
+
+
+class Dialogue:
+    """One message to a command and one back, over a socket pair; `peer` is the end for the command.
+
+    The command sees the end of the stream after the message. What it answers is in `received`.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        self.received = bytearray()
+        self._rest = memoryview(message)
+        try:
+            self._socket, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise RetryableError(f"the worker cannot make a socket: {error.strerror}") from error
+        self.peer = Descriptor(peer.detach())
+        self._socket.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._write()
+
+    def finish(self) -> None:
+        """Take what has come and close: the command has ended, and nobody else is listened to."""
+        while self._read():
+            pass
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.remove_writer(self._socket)
+        self._socket.close()
+        self.peer.close()
+
+    def _read(self) -> bool:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        self.received += data
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._socket)
+        return bool(data)
+
+    def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._rest:
+                self._rest = self._rest[self._socket.send(self._rest[:_CHUNK]) :]
+            self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            loop.add_writer(self._socket, self._write)
+            return
+        except OSError:
+            self._rest = memoryview(b"")  # Its end is reported by the keeper.
+        loop.remove_writer(self._socket)
 
 
 def _pipe() -> tuple[int, int]:

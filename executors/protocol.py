@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from asyncio import CancelledError, Future
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,13 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from executors.errors import ExecutorError, PermanentError, RetryableError
 from executors.jsonvalue import json_fault
-from executors.output import Output
+from executors.output import Output, clip
 from executors.waits import Poll, Until, Wait
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     from aiohttp import ClientSession
 
-MAX_ERROR: Final = 16 * 1024
 _STILL: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -234,15 +234,11 @@ def as_outcome(value: object) -> Outcome:
 
 def as_failure(error: BaseException) -> Failed:
     """What `execute` raised, as an outcome: errors of ours by their own words, others retryable with traceback."""
+    from asyncio import CancelledError
+
     if isinstance(error, CancelledError):
         raise TypeError("a cancellation is no failure: only the worker knows whether it meant timeout, cancel or drain")
     if isinstance(error, ExecutorError):
         retry_after = error.retry_after if isinstance(error, RetryableError) else None
         return Failed(str(error), error.retryable, retry_after, error.outcome_known)
     return Failed(clip("".join(traceback.format_exception(error))))
-
-
-def clip(text: str, limit: int = MAX_ERROR) -> str:
-    """The text as an attempt's error may be kept: its end, where the cause stands, if it is too long."""
-    text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else f"… {len(text) - limit} characters left out …\n{text[-limit:]}"

@@ -1,0 +1,276 @@
+"""The executor that sends one HTTP request.
+
+Every request carries `Idempotency-Key: <run.key>`. What became of it decides the outcome:
+
+    expected status (any 2xx by default)    succeeded: status, headers and up to 64 KiB of body are the outputs
+    never connected                         tried again within the call, then retryable
+    408, 425, 429, 5xx                      retryable, not before Retry-After
+    broken or timed out after connecting,
+    502, 504                                retryable, outcome unknown: the next attempt keeps the key
+    any other status                        permanent
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from executors.errors import PermanentError, Problem, RetryableError
+from executors.output import LIMIT
+from executors.protocol import Executor, Outcome, RunContext, Succeeded
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECTION_TRIES: Final = 3
+CONNECT_WITHIN: Final = timedelta(seconds=10)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_TRANSIENT: Final = frozenset({408, 425, 429})
+# A gateway answers these when it does not know what became of the request behind it.
+_UNKNOWN: Final = frozenset({502, 504})
+# A session cookie is a secret of the target's; outputs are shown to everyone.
+_NOT_KEPT: Final = frozenset({"set-cookie", "set-cookie2"})
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`secret` names one of the run's secrets; `header` gets `prefix` + the hexadecimal HMAC-SHA256 of the body."""
+
+    secret: str
+    header: str = "X-Signature-256"
+    prefix: str = "sha256="
+
+
+class HttpExecutor(Executor):
+    """Sends one HTTP request a run and keeps the answer."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """`headers` are sent with every request (put tokens here, `${TOKEN}` from the environment).
+
+        `hosts`, if given, are the only hosts that tasks may name.
+        """
+
+        headers: dict[str, str] = field(default_factory=dict)
+        hosts: list[str] | None = None
+
+    @dataclass(frozen=True)
+    class Config:
+        """`json` or `body` is what is sent; without either, POST, PUT and PATCH send the inputs as JSON.
+
+        `timeout` covers the whole exchange. `expect`: the statuses that mean success, default any 2xx.
+        """
+
+        url: str
+        method: str = "POST"
+        json: Any = None
+        body: str | None = None
+        headers: dict[str, str] = field(default_factory=dict)
+        timeout: timedelta = timedelta(seconds=30)
+        expect: list[int] = field(default_factory=list)
+        signature: Signature | None = None
+
+        def check(self) -> Iterable[Problem]:
+            """What types cannot say."""
+            if "{" not in self.url and (fault := _url_fault(self.url)):
+                yield "url", fault
+            if self.method not in _METHODS:
+                yield "method", f"{self.method!r} is none of {', '.join(sorted(_METHODS))}"
+            if self.json is not None and self.body is not None:
+                yield "body", "is given as well as json: leave one of them out"
+            if self.timeout <= timedelta(0):
+                yield "timeout", "is not a positive duration"
+            for index, status in enumerate(self.expect):
+                if not 100 <= status <= 599:
+                    yield f"expect[{index}]", f"{status} is no HTTP status"
+
+    async def execute(self, run: RunContext) -> Outcome:
+        """Send the request; the answer's status, headers and body are the outputs, or stand in `run.output` if it failed."""
+        import aiohttp
+
+        config: HttpExecutor.Config = run.config
+        self._check_host(config.url)
+        body = _body(config, run)
+        headers = self._headers(config, run, body)
+        try:
+            answer = await _send(run, config, headers, body)
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
+            raise PermanentError(f"{config.method} {config.url} cannot be sent: {error}") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise RetryableError(f"{config.method} {config.url}: no connection: {_words(error)}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RetryableError(
+                f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {_words(error)}",
+                outcome_known=False,
+            ) from None
+        return _judge(config, run, answer)
+
+    def _check_host(self, url: str) -> None:
+        if fault := _url_fault(url):
+            raise PermanentError(f"url {url!r} {fault}")
+        hosts: list[str] | None = self.options.hosts
+        if hosts is not None and urlsplit(url).hostname not in {host.lower() for host in hosts}:
+            raise PermanentError(f"the host of {url} is none that this executor's option `hosts` allows")
+
+    def _headers(self, config: HttpExecutor.Config, run: RunContext, body: bytes | None) -> dict[str, str]:
+        # A connection that somebody used before may be closed by the other side at the very moment of sending, and
+        # then nobody could tell whether the request was seen: every request has a connection of its own.
+        headers = {"connection": "close", "idempotency-key": run.key}
+        if body is not None and config.body is None:
+            headers["content-type"] = "application/json"
+        for more in (self.options.headers, config.headers):
+            headers.update({name.lower(): value for name, value in more.items()})
+        if config.signature is not None:
+            secret = run.secrets.get(config.signature.secret)
+            if secret is None:
+                raise PermanentError(f"the secret {config.signature.secret!r} that signs the request is not declared")
+            signed = hmac.new(secret.encode(), body or b"", hashlib.sha256).hexdigest()
+            headers[config.signature.header.lower()] = config.signature.prefix + signed
+        return headers
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+    truncated: bool
+
+
+async def _send(
+    run: RunContext, config: HttpExecutor.Config, headers: Mapping[str, str], body: bytes | None
+) -> _Answer:
+    """One request, its connection tried a few times; nothing is repeated once it may have been sent."""
+    import aiohttp
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+    total = config.timeout.total_seconds()
+    connect = min(CONNECT_WITHIN.total_seconds(), total / 2)
+    timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect)
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(CONNECTION_TRIES),
+        wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
+        retry=retry_if_exception(_may_connect_later),
+        before_sleep=lambda state: run.log.info(
+            "%s: trying again: %s", config.url, state.outcome and state.outcome.exception()
+        ),
+        reraise=True,
+    )
+    async for attempt in retrying:
+        with attempt:
+            async with run.http.request(
+                config.method,
+                config.url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                # Following turns a POST into a GET and may lead anywhere: only what reads is led on.
+                allow_redirects=config.method in ("GET", "HEAD"),
+            ) as reply:
+                return await _read(reply)
+    raise AssertionError("tenacity either returns or raises")
+
+
+def _may_connect_later(error: BaseException) -> bool:
+    import aiohttp
+
+    refused_for_good = (aiohttp.ClientSSLError, aiohttp.InvalidURL)
+    return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)) and not isinstance(
+        error, refused_for_good
+    )
+
+
+async def _read(reply: aiohttp.ClientResponse) -> _Answer:
+    content = bytearray()
+    while len(content) <= LIMIT and (part := await reply.content.read(LIMIT + 1 - len(content))):
+        content += part
+    truncated = len(content) > LIMIT
+    if truncated:
+        reply.close()
+    headers = {name: ", ".join(reply.headers.getall(name)) for name in reply.headers if name.lower() not in _NOT_KEPT}
+    return _Answer(reply.status, headers, _decode(bytes(content[:LIMIT]), reply, truncated), truncated)
+
+
+def _decode(content: bytes, reply: aiohttp.ClientResponse, truncated: bool) -> Any:
+    if not truncated and (reply.content_type == "application/json" or reply.content_type.endswith("+json")):
+        try:
+            return json.loads(content, parse_constant=_refuse) if content else None
+        except ValueError:
+            pass  # It says JSON and is none: kept as text.
+    try:
+        text = content.decode(reply.charset or "utf-8", "replace")
+    except LookupError:
+        text = content.decode("utf-8", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def _judge(config: HttpExecutor.Config, run: RunContext, answer: _Answer) -> Outcome:
+    if answer.status in config.expect if config.expect else 200 <= answer.status < 300:
+        return Succeeded(
+            {"status": answer.status, "headers": answer.headers, "body": answer.body, "truncated": answer.truncated}
+        )
+    body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body, ensure_ascii=False)
+    head = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
+    run.output.write(f"HTTP {answer.status}\n{head}\n{body}\n")
+    said = f"{config.method} {config.url} answered {answer.status}"
+    if answer.status in _TRANSIENT or answer.status >= 500:
+        raise RetryableError(said, _retry_after(answer, run.now()), outcome_known=answer.status not in _UNKNOWN)
+    if answer.status < 300 and config.expect:
+        said += f", not {' or '.join(map(str, config.expect))}"
+    elif 300 <= answer.status < 400:
+        said += f" and leads to {answer.headers.get('Location', 'nowhere')}: name that URL"
+    raise PermanentError(said)
+
+
+def _retry_after(answer: _Answer, now: datetime) -> timedelta | None:
+    """The wait that the target asks for: seconds, or a date by the target's own clock if it tells that."""
+    found = {name.lower(): value for name, value in answer.headers.items()}
+    asked = found.get("retry-after", "").strip()
+    if asked.isascii() and asked.isdigit():
+        return timedelta(seconds=min(int(asked), 10**9))
+    until = _http_date(asked)
+    if until is None:
+        return None
+    return max(until - (_http_date(found.get("date", "")) or now), timedelta(0))
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _body(config: HttpExecutor.Config, run: RunContext) -> bytes | None:
+    if config.body is not None:
+        return config.body.encode()
+    if config.json is not None:
+        return json.dumps(config.json, ensure_ascii=False).encode()
+    return json.dumps(dict(run.inputs), ensure_ascii=False).encode() if config.method in _WITH_BODY else None
+
+
+def _url_fault(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "is no URL: write http://host/path or https://host/path"
+    return None
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
