@@ -76,10 +76,8 @@ def build_cron(
     """`compile_cron` past its cache."""
     fields = parse_fields(expression, dialect, identity)
     zone = zone_of(timezone)
-    if dst == "skip_once":
-        policy = FIRST_READING
-    else:
-        policy = EVERY_READING if dst == "instant" or fields.interval else EXACTLY_ONCE
+    every = dst == "instant" or (dst == "once" and fields.interval)
+    policy = EVERY_READING if every else EXACTLY_ONCE if dst == "once" else FIRST_READING
     times = LocalTimes(day_table(fields, day_rule), fields.hours, fields.minutes, fields.seconds, fields.years)
     schedule = CronSchedule(times, zone, policy)
     if schedule.next_after(-1) is None:
