@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from executors.errors import PermanentError, Problem, RetryableError
+from executors.jsonvalue import json_fault
 from executors.output import LIMIT
 from executors.protocol import Executor, Outcome, RunContext, Succeeded
 
@@ -102,15 +104,13 @@ class HttpExecutor(Executor):
         headers = self._headers(config, run, body)
         try:
             answer = await _send(run, config, headers, body)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-            raise PermanentError(f"{config.method} {config.url} cannot be sent: {error}") from None
+        # First: an error of a certificate is also a ValueError.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise RetryableError(f"{config.method} {config.url}: no connection: {_words(error)}") from None
+        except ValueError as error:
+            raise PermanentError(f"{config.method} {config.url} cannot be sent: {error}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RetryableError(
-                f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {_words(error)}",
-                outcome_known=False,
-            ) from None
+            raise _broken_off(config, error) from None
         return _judge(config, run, answer)
 
     def _check_host(self, url: str) -> None:
@@ -121,8 +121,8 @@ class HttpExecutor(Executor):
             raise PermanentError(f"the host of {url} is none that this executor's option `hosts` allows")
 
     def _headers(self, config: HttpExecutor.Config, run: RunContext, body: bytes | None) -> dict[str, str]:
-        # A connection that somebody used before may be closed by the other side at the very moment of sending, and
-        # then nobody could tell whether the request was seen: every request has a connection of its own.
+        # A connection kept from the last request may be closed by the other side at the very moment of sending, and
+        # then nobody could tell whether the request was seen: none is kept.
         headers = {"connection": "close", "idempotency-key": run.key}
         if body is not None and config.body is None:
             headers["content-type"] = "application/json"
@@ -150,20 +150,30 @@ async def _send(
 ) -> _Answer:
     """One request, its connection tried a few times; nothing is repeated once it may have been sent."""
     import aiohttp
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
     total = config.timeout.total_seconds()
     connect = min(CONNECT_WITHIN.total_seconds(), total / 2)
     timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect)
     retrying = AsyncRetrying(
         stop=stop_after_attempt(CONNECTION_TRIES),
-        wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
+        wait=wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.1),
         retry=retry_if_exception(_may_connect_later),
         before_sleep=lambda state: run.log.info(
             "%s: trying again: %s", config.url, state.outcome and state.outcome.exception()
         ),
         reraise=True,
     )
+
+    async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        # aiohttp sends a GET, PUT or DELETE once more by itself if the connection breaks; not if the error is ours.
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise _broken_off(config, error) from None
+
     async for attempt in retrying:
         with attempt:
             async with run.http.request(
@@ -172,20 +182,24 @@ async def _send(
                 data=body,
                 headers=headers,
                 timeout=timeout,
-                # Following turns a POST into a GET and may lead anywhere: only what reads is led on.
-                allow_redirects=config.method in ("GET", "HEAD"),
+                # Following turns a POST into a GET and carries tokens to hosts that nobody named.
+                allow_redirects=False,
+                middlewares=(once,),
             ) as reply:
                 return await _read(reply)
     raise AssertionError("tenacity either returns or raises")
 
 
 def _may_connect_later(error: BaseException) -> bool:
+    """Refused, unreachable or not resolved; a certificate stays as it is, and time that is up is up."""
     import aiohttp
 
-    refused_for_good = (aiohttp.ClientSSLError, aiohttp.InvalidURL)
-    return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)) and not isinstance(
-        error, refused_for_good
-    )
+    return isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError)
+
+
+def _broken_off(config: HttpExecutor.Config, error: BaseException) -> RetryableError:
+    said = f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {_words(error)}"
+    return RetryableError(said, outcome_known=False)
 
 
 async def _read(reply: aiohttp.ClientResponse) -> _Answer:
@@ -201,10 +215,10 @@ async def _read(reply: aiohttp.ClientResponse) -> _Answer:
 
 def _decode(content: bytes, reply: aiohttp.ClientResponse, truncated: bool) -> Any:
     if not truncated and (reply.content_type == "application/json" or reply.content_type.endswith("+json")):
-        try:
-            return json.loads(content, parse_constant=_refuse) if content else None
-        except ValueError:
-            pass  # It says JSON and is none: kept as text.
+        with suppress(ValueError, RecursionError):  # It says JSON and is none that can be stored: kept as text.
+            parsed = json.loads(content, parse_constant=_refuse) if content else None
+            if json_fault(parsed, "body") is None:
+                return parsed
     try:
         text = content.decode(reply.charset or "utf-8", "replace")
     except LookupError:

@@ -144,9 +144,9 @@ class RunContext:
         if self.http_session is not None:
             return self.http_session()
         if self._own_http is None:
-            from aiohttp import ClientSession
+            from aiohttp import ClientSession, DummyCookieJar
 
-            self._own_http = ClientSession()
+            self._own_http = ClientSession(cookie_jar=DummyCookieJar())
         return self._own_http
 
     @property
