@@ -54,9 +54,10 @@ class Output:
     def text(self) -> str:
         """What is kept: everything, or the beginning, a line `… N bytes left out …` and the end."""
         with self._lock:
-            if rest := self._decoder.decode(b"", final=True):
-                self._keep(rest.encode())
             head, tail, left_out = self._split()
+            # A character that has only begun may yet be completed: shown as broken, not decided.
+            if self._decoder.getstate()[0] and len(head) + len(tail) + 3 <= self._limit:
+                tail += "\ufffd".encode()
         if not left_out:
             return (head + tail).decode()
         return f"{head.decode()}\n… {left_out} bytes left out …\n{tail.decode()}"

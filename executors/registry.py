@@ -66,7 +66,7 @@ def check_config(executor: type[Executor], config: Any) -> list[Problem]:
     schema = nested(executor, "Config")
     if schema is None:
         return [] if config is None or isinstance(config, Mapping) else [("", "must be a mapping")]
-    return parse(schema, config or {}, placeholders=True)[1]
+    return parse(schema, {} if config is None else config, placeholders=True)[1]
 
 
 def parse_config(executor: type[Executor], config: Any, name: str | None = None) -> Any:
@@ -77,7 +77,7 @@ def parse_config(executor: type[Executor], config: Any, name: str | None = None)
     schema = nested(executor, "Config")
     if schema is None:
         return dict(config or {})
-    value, problems = parse(schema, config or {})
+    value, problems = parse(schema, {} if config is None else config)
     if problems:
         raise ExecutorConfigError(
             name or executor.__name__, [(f"config.{p}" if p else "config", r) for p, r in problems]

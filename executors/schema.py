@@ -83,6 +83,11 @@ def nested(executor: type, name: str) -> type | None:
         raise ExecutorConfigError(
             executor.__name__, [(name, "must be a dataclass: put @dataclass(frozen=True) above it")]
         )
+    try:
+        typing.get_type_hints(schema)
+    except NameError as error:
+        reason = f"has a type that cannot be found at the top of its module: {error}"
+        raise ExecutorConfigError(executor.__name__, [(name, reason)]) from None
     return schema
 
 

@@ -57,7 +57,11 @@ def test_a_character_cut_by_two_writes_is_whole_again() -> None:
     output = Output()
     for byte in "€ü".encode():
         output.write(bytes([byte]))
+        # Looking at it meanwhile does not break it.
+        output.text()
     assert output.text() == "€ü"
+    output.write("€".encode()[:2])
+    assert output.text() == "€ü\ufffd"
 
 
 @settings(max_examples=60, deadline=None)

@@ -36,14 +36,14 @@ def called(function: str, inputs: dict[str, Any] | None = None, **config: Any) -
 
 
 @EVERYWHERE
-def test_inputs_are_keywords_and_a_mapping_is_the_outputs_and_prints_are_kept(place: dict[str, str]) -> None:
+def test_inputs_are_keywords_and_a_mapping_is_the_outputs_and_prints_are_kept(place: dict[str, Any]) -> None:
     executor, run = call("greet", {"name": "you"}, **place)
     assert asyncio.run(perform(executor, run)) == Succeeded({"said": "hello you"})
     assert run.output.text() == "hello you\nto stderr\n"
 
 
 @EVERYWHERE
-def test_the_tasks_own_arguments_are_put_over_the_inputs(place: dict[str, str]) -> None:
+def test_the_tasks_own_arguments_are_put_over_the_inputs(place: dict[str, Any]) -> None:
     outcome = called("greet", {"name": "you", "greeting": "hi"}, args={"greeting": "bye"}, **place)
     assert outcome == Succeeded({"said": "bye you"})
 
@@ -52,7 +52,7 @@ def test_the_tasks_own_arguments_are_put_over_the_inputs(place: dict[str, str]) 
 @pytest.mark.parametrize(
     ("what", "outputs"), [("none", {}), ("number", {"result": 3}), ("list", {"result": [1, [2, "x"]]})]
 )
-def test_what_is_no_mapping_becomes_a_result(what: str, outputs: dict[str, Any], place: dict[str, str]) -> None:
+def test_what_is_no_mapping_becomes_a_result(what: str, outputs: dict[str, Any], place: dict[str, Any]) -> None:
     assert called("give", {"what": what}, **place) == Succeeded(outputs)
 
 
@@ -65,14 +65,14 @@ def test_what_is_no_mapping_becomes_a_result(what: str, outputs: dict[str, Any],
         ("keys", "returned what cannot be stored as JSON: result has the key 1"),
     ],
 )
-def test_a_result_that_is_no_json_fails_for_good(what: str, reason: str, place: dict[str, str]) -> None:
+def test_a_result_that_is_no_json_fails_for_good(what: str, reason: str, place: dict[str, Any]) -> None:
     error = called("give", {"what": what}, **place)
     assert isinstance(error, PermanentError)
     assert reason in str(error)
 
 
 @EVERYWHERE
-def test_a_parameter_named_run_gets_a_light_context(place: dict[str, str]) -> None:
+def test_a_parameter_named_run_gets_a_light_context(place: dict[str, Any]) -> None:
     executor = PythonExecutor()
     run = make_run(
         executor,
@@ -96,7 +96,7 @@ def test_a_parameter_named_run_gets_a_light_context(place: dict[str, str]) -> No
 
 
 @EVERYWHERE
-def test_objects_with_a_call_and_nested_functions_can_be_called(place: dict[str, str]) -> None:
+def test_objects_with_a_call_and_nested_functions_can_be_called(place: dict[str, Any]) -> None:
     assert called("report", {"region": "eu"}, **place) == Succeeded({"result": "report of eu"})
     assert called("Report.Inner.build", **place) == Succeeded({"result": "built"})
 
@@ -117,7 +117,7 @@ def test_objects_with_a_call_and_nested_functions_can_be_called(place: dict[str,
     ],
 )
 def test_what_cannot_be_called_fails_for_good(
-    function: str, inputs: dict[str, Any], reason: str, place: dict[str, str]
+    function: str, inputs: dict[str, Any], reason: str, place: dict[str, Any]
 ) -> None:
     error = called(function, inputs, **place)
     assert isinstance(error, PermanentError)
@@ -125,7 +125,7 @@ def test_what_cannot_be_called_fails_for_good(
 
 
 @EVERYWHERE
-def test_errors_of_ours_mean_what_they_say_wherever_they_are_raised(place: dict[str, str]) -> None:
+def test_errors_of_ours_mean_what_they_say_wherever_they_are_raised(place: dict[str, Any]) -> None:
     error = called("fail", {"how": "retryable"}, **place)
     assert isinstance(error, RetryableError)
     assert (str(error), error.retry_after, error.outcome_known) == ("try later", timedelta(seconds=90), False)
@@ -135,7 +135,7 @@ def test_errors_of_ours_mean_what_they_say_wherever_they_are_raised(place: dict[
 
 
 @EVERYWHERE
-def test_any_other_exception_is_retryable_with_the_traceback_of_the_users_code(place: dict[str, str]) -> None:
+def test_any_other_exception_is_retryable_with_the_traceback_of_the_users_code(place: dict[str, Any]) -> None:
     outcome = called("fail", {"how": "so"}, **place)
     assert isinstance(outcome, Failed)
     assert outcome.retryable
@@ -146,12 +146,12 @@ def test_any_other_exception_is_retryable_with_the_traceback_of_the_users_code(p
 
 
 @EVERYWHERE
-def test_an_exception_that_cannot_be_printed_is_still_an_error(place: dict[str, str]) -> None:
+def test_an_exception_that_cannot_be_printed_is_still_an_error(place: dict[str, Any]) -> None:
     assert "UnprintableError" in called("fail", {"how": "unprintable"}, **place).error
 
 
 @EVERYWHERE
-def test_leaving_by_sys_exit_is_success_or_failure_by_its_code(place: dict[str, str]) -> None:
+def test_leaving_by_sys_exit_is_success_or_failure_by_its_code(place: dict[str, Any]) -> None:
     assert called("fail", {"how": "exit 0"}, **place) == Succeeded({})
     error = called("fail", {"how": "exit"}, **place)
     assert isinstance(error, RetryableError)

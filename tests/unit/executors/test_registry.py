@@ -35,6 +35,15 @@ class Sloppy(Plain):
         command: str
 
 
+class Lost(Plain):
+    class Part:
+        pass
+
+    @dataclass
+    class Config:
+        part: Part  # type: ignore[name-defined]  # noqa: F821  # the fault that is tested
+
+
 class Fussy(Plain):
     def __init__(self, options: Any = None) -> None:
         raise OSError("tok-123 is not a file")
@@ -93,6 +102,7 @@ def test_a_name_given_twice_is_ambiguous_and_the_givers_are_named(install: Insta
         ("executors.errors:PermanentError", ExecutorConfigError, "which is no executors.Executor"),
         ("executors.registry:resolve", ExecutorConfigError, "is a function, which is no executors.Executor"),
         (f"{__name__}:Undone", ExecutorConfigError, "does not define execute"),
+        (f"{__name__}:Lost", ExecutorConfigError, "Config: has a type that cannot be found at the top of its module"),
         (f"{__name__}:Sloppy", ExecutorConfigError, "Config: must be a dataclass"),
     ],
 )
@@ -132,6 +142,7 @@ def test_an_executor_that_cannot_be_made_does_not_show_its_options() -> None:
 def test_a_config_is_checked_at_deploy_and_parsed_for_a_run() -> None:
     assert check_config(ShellExecutor, {"command": ["ls"]}) == []
     assert check_config(ShellExecutor, {"command": ["ls", "{inputs.folder}"], "cwd": "{inputs.folder}"}) == []
+    assert check_config(ShellExecutor, []) == [("", "must be a mapping, not a list")]
     assert check_config(ShellExecutor, None) == [("command", "is missing")]
     assert parse_config(ShellExecutor, {"command": ["ls"]}).command == ["ls"]
     with pytest.raises(ExecutorConfigError, match=r"^ls: config.command\[0\]: must be a text"):
