@@ -1,0 +1,327 @@
+"""The composition root: from settings to a store, a client, executors, a running worker. Nothing else wires parts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache, partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from scheduler.client import Client
+from scheduler.clock import Clock
+from scheduler.domain.occurrences import tzdata_version
+from scheduler.errors import ConfigError, Problem, SchemaMismatch, StoreError
+from scheduler.loop.worker import Worker, WorkerOptions
+from scheduler.settings import Settings
+from scheduler.store.engine import sqlite_file
+from scheduler.store.transaction import Store
+from scheduler.store.upgrade import SchemaState, require_schema, schema_state, upgrade_schema
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+    from executors.protocol import Executor
+    from scheduler.domain.task import TaskDefinition
+    from scheduler.loop.transactions import Transactions
+    from scheduler.manifests import Manifests
+    from scheduler.services.deploy import DeployResult
+    from scheduler.services.take import Execution
+
+log = structlog.get_logger("scheduler")
+
+
+@lru_cache(maxsize=1)
+def version() -> str:
+    """The installed version of this package."""
+    try:
+        return distribution_version("trigger-scheduler")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+class App:
+    """Everything a process of this package may be asked for, made from its settings."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._clock = clock
+
+    @classmethod
+    def load(cls, config: Path | None = None) -> App:
+        """The app that the settings file describes; raises `ConfigError` with every fault."""
+        return cls(Settings.load(config))
+
+    # --- the database ------------------------------------------------------------------------------------------------
+
+    def open_store(self) -> Store:
+        """The store of the settings' database; nothing is connected to yet."""
+        database = self.settings.database
+        return Store.open(database.url, clock=self._clock, pool_size=database.pool_size)
+
+    def reading_client(self) -> Client:
+        """A client that finds a database or says so: reading never makes one."""
+        store = self.open_store()
+        file = sqlite_file(store.engine.url)
+        if file is not None and not file.exists():
+            raise StoreError(f"there is no database yet at {file}: `scheduler serve` or `scheduler deploy` makes it")
+        require_schema(store)
+        return Client(store, planning=self._options().planning)
+
+    def writing_client(self) -> Client:
+        """A client for verbs that change something: the embedded database is made or upgraded first."""
+        store = self.open_store()
+        self._prepare(store)
+        client = Client(store, planning=self._options().planning)
+        client.ensure_projects(self.settings.projects)
+        return client
+
+    def schema_state(self) -> SchemaState:
+        """Which schema the database has and which one this code needs."""
+        return schema_state(self.open_store())
+
+    def upgrade(self) -> SchemaState:
+        """Brings the schema up to date; returns what it was."""
+        return upgrade_schema(self.open_store())
+
+    def _prepare(self, store: Store) -> None:
+        if self.settings.database.upgrades_itself:
+            upgrade_schema(store)
+        else:
+            require_schema(store)
+
+    # --- what runs ---------------------------------------------------------------------------------------------------
+
+    def build_executors(self) -> dict[str, Executor]:
+        """The declared executors, made with their options; raises `ConfigError` naming every fault of every one."""
+        from executors.errors import ExecutorConfigError, ExecutorNotFound
+        from executors.registry import build
+        from scheduler.interpolation import interpolate
+
+        built: dict[str, Executor] = {}
+        problems: list[Problem] = []
+        for name, declared in self.settings.executors.items():
+            where = f"executors.{name}"
+            options, missing = interpolate(declared.options, os.environ, ("executors", name, "options"))
+            problems.extend(missing)
+            if missing:
+                continue
+            try:
+                built[name] = build(name, declared.use, options)
+            except ExecutorConfigError as error:
+                problems.extend(
+                    Problem(f"{where}.{path}" if path else where, reason) for path, reason in error.problems
+                )
+            except ExecutorNotFound as error:
+                problems.append(Problem(f"{where}.use", str(error)))
+        if problems:
+            raise ConfigError(self._source, problems)
+        return built
+
+    @cached_property
+    def _executor_classes(self) -> dict[str, type[Executor] | None]:
+        from executors.errors import ExecutorError
+        from executors.registry import resolve
+
+        classes: dict[str, type[Executor] | None] = {}
+        for name, declared in self.settings.executors.items():
+            try:
+                classes[name] = resolve(declared.use, name)
+            except ExecutorError:
+                classes[name] = None  # Building it says what is wrong; a task that names it is not at fault.
+        return classes
+
+    def check_task(self, executor: str, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with a task's executor and `config`: undeclared, unknown keys, wrong types, unknown placeholders."""
+        from executors.registry import check_config
+        from executors.schema import nearest
+        from executors.templating import check_placeholders
+
+        if executor not in self._executor_classes:
+            declared = sorted(self._executor_classes)
+            hint = nearest(executor, declared)
+            known = ", ".join(declared) or "none"
+            return [Problem("executor", f"{executor!r} is not declared in the settings' executors ({known}){hint}")]
+        found = self._executor_classes[executor]
+        if found is None:
+            return []
+        faults = [*check_config(found, config), *check_placeholders(config, inputs)]
+        return [Problem(f"config.{path}" if path else "config", reason) for path, reason in faults]
+
+    # --- manifests ---------------------------------------------------------------------------------------------------
+
+    def load_manifests(self, paths: Sequence[Path] | None = None) -> Manifests:
+        """The tasks of these files or folders, or of the settings' own; raises `ConfigError` with every fault of all."""
+        from scheduler.manifests import load_manifests
+
+        return load_manifests(
+            self.settings.tasks if paths is None else paths,
+            defaults=self.settings.defaults,
+            projects=self.settings.known_projects,
+            check_executor=self.check_task,
+        )
+
+    def warnings(self, manifests: Manifests) -> list[str]:
+        """What settings and manifests ask for that is not in force yet, one text each."""
+        return self.settings.not_yet() + manifests.not_yet_enforced()
+
+    def check(self, paths: Sequence[Path] | None = None) -> Manifests:
+        """Settings, executors and manifests, all of them; raises `ConfigError` with every fault there is."""
+        problems: list[Problem] = []
+        try:
+            self.build_executors()
+        except ConfigError as error:
+            problems.extend(_filed(error))
+        try:
+            manifests = self.load_manifests(paths)
+        except ConfigError as error:
+            raise ConfigError(self._source, problems + _filed(error)) from None
+        if problems:
+            raise ConfigError(self._source, problems)
+        return manifests
+
+    @property
+    def _source(self) -> str:
+        return str(self.settings.source or "settings")
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    def _options(self) -> WorkerOptions:
+        worker = self.settings.worker
+        return WorkerOptions(
+            name=worker.name or "",
+            version=version(),
+            zones=tzdata_version(),
+            resync_interval=worker.resync_interval,
+            max_concurrent_runs=worker.max_concurrent_runs,
+            max_catchup_runs_per_loop=worker.max_catchup_runs_per_loop,
+            fire_batch=worker.fire_batch,
+            lease=worker.lease,
+            max_lost=worker.max_lost,
+            shutdown_grace=worker.shutdown_grace,
+            misfire_grace=worker.misfire_grace,
+        )
+
+    def serve(self) -> int:
+        """Runs the worker until SIGTERM or SIGINT; returns the exit code. Raises `ConfigError` before anything starts."""
+        from scheduler import logs
+
+        manifests = self.check()
+        executors = self.build_executors()
+        logs.configure(self.settings.logs.format, self.settings.logs.level)
+        for warning in self.warnings(manifests):
+            log.warning("not in force", what=warning)
+        return asyncio.run(self._serve(executors, manifests))
+
+    async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
+        options = self._options()
+        store = self.open_store()
+        sessions = _Sessions()
+        client = Client(store, planning=options.planning)
+
+        async def before_start(transactions: Transactions) -> None:
+            await transactions.patiently(lambda: self._prepare(store))
+            await transactions.patiently(lambda: client.ensure_projects(self.settings.projects))
+            for definition in manifests.definitions:
+                deploy = partial(_deploy_at_start, client, definition)
+                result = await transactions.patiently(deploy)
+                if result.applied:
+                    log.info("deployed", task=result.key, version=result.version)
+
+        def on_ready() -> None:
+            log.info(
+                "ready",
+                version=options.version,
+                database=store.engine.url.render_as_string(hide_password=True),
+                zones=options.zones,
+                executors=", ".join(sorted(executors)),
+            )
+
+        worker = Worker(
+            store,
+            executors,
+            options,
+            prepare=_prepare_config,
+            limits={
+                name: declared.max_concurrent_runs
+                for name, declared in self.settings.executors.items()
+                if declared.max_concurrent_runs is not None
+            },
+            clock=self._clock,
+            on_ready=on_ready,
+            http_session=sessions.get,
+            before_start=before_start,
+            secrets=self._secrets(),
+            hidden_env=frozenset(secret.env for secret in self.settings.secrets.values()),
+            announce=lambda: client.upcoming(5),
+        )
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, worker.stop)
+        try:
+            await worker.run()
+        except SchemaMismatch as error:
+            print(error, file=sys.stderr)  # noqa: T201  # the command to run, plainly, not as a log event
+            return 1
+        finally:
+            await sessions.close()
+            store.close()
+        if worker.performer.abandoned:
+            # Threads cannot be stopped; waiting for them would keep the process from ever ending.
+            log.warning("leaving by force: code that ran over its time is still running in threads")
+            sys.stderr.flush()
+            os._exit(0)
+        return 0
+
+    def _secrets(self) -> dict[str, str]:
+        return {
+            name: os.environ[secret.env] for name, secret in self.settings.secrets.items() if secret.env in os.environ
+        }
+
+
+def _prepare_config(executor: Executor, execution: Execution) -> Any:
+    from executors.registry import parse_config
+    from executors.templating import placeholders, render
+    from scheduler.domain.instants import to_datetime
+
+    run = execution.run
+    values = placeholders(
+        inputs=execution.inputs,
+        run_name=run.name,
+        key=execution.key,
+        scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
+    )
+    return parse_config(type(executor), render(execution.spec.config, values))
+
+
+def _deploy_at_start(client: Client, definition: TaskDefinition) -> DeployResult:
+    return next(client.deploy([definition], at_start=True))
+
+
+def _filed(error: ConfigError) -> list[Problem]:
+    return [Problem(problem.where, problem.reason, problem.file or error.path) for problem in error.problems]
+
+
+class _Sessions:
+    """One HTTP session for all executors of a worker, made when the first of them asks."""
+
+    def __init__(self) -> None:
+        self._session: ClientSession | None = None
+
+    def get(self) -> ClientSession:
+        if self._session is None:
+            from aiohttp import ClientSession
+
+            self._session = ClientSession()
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()

@@ -1,0 +1,184 @@
+"""Talking to a scheduler's database: deploying, looking, and acting on triggers and runs.
+
+    with Client.open("sqlite:///scheduler.db") as client:
+        client.deploy(definitions)
+        for trigger in client.list_triggers(active=True): …
+
+What is listed comes as plain documents whose instants are epoch microseconds (`scheduler.domain.instants` formats them).
+Every call is one transaction; what another process wrote before it is seen. Calls raise `StoreUnavailable` while the
+database is away.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from scheduler.clock import Clock
+from scheduler.domain.instants import Micros
+from scheduler.domain.task import TaskDefinition
+from scheduler.services import operate, query
+from scheduler.services.deploy import DeployResult, Source, deploy_task
+from scheduler.services.operate import TriggerKey
+from scheduler.services.plan import Planning
+from scheduler.store.transaction import Store
+
+
+def operating_system_user() -> str:
+    """Who runs this process, for `deployed_by` and `updated_by`."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
+
+
+class Client:
+    """One database, seen by one caller, named in what it changes."""
+
+    def __init__(self, store: Store, *, planning: Planning | None = None, by: str | None = None) -> None:
+        self._store = store
+        self._planning = planning or Planning()
+        self._by = by if by is not None else operating_system_user()
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock | None = None, by: str | None = None) -> Client:
+        """A client for the URL; nothing is connected to yet."""
+        return cls(Store.open(url, clock=clock, pool_size=1), by=by)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._store.close()
+
+    # --- deploying ---------------------------------------------------------------------------------------------------
+
+    def deploy(
+        self,
+        definitions: Iterable[TaskDefinition],
+        *,
+        source: Source = "manifest",
+        at_start: bool = False,
+        dry_run: bool = False,
+    ) -> Iterator[DeployResult]:
+        """Deploys task by task, each in a transaction of its own, telling what each did as soon as it is done.
+
+        With `at_start`, content that was ever deployed before is left alone.
+        """
+        for definition in definitions:
+            yield self._store.run(
+                deploy_task,
+                definition,
+                self._planning,
+                by=self._by,
+                source=source,
+                at_start=at_start,
+                dry_run=dry_run,
+            )
+
+    def ensure_projects(self, projects: Mapping[str, Iterable[str]]) -> None:
+        """Records the projects and domains that may be deployed into."""
+        self._store.run(lambda tx: tx.tasks.ensure_projects(projects))
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def now(self) -> Micros:
+        """The store's present instant."""
+        with self._store.read() as tx:
+            return tx.now()
+
+    def list_tasks(
+        self, *, project: str | None = None, domain: str | None = None, name: str | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """The latest version of every task, by key."""
+        with self._store.read() as tx:
+            return query.list_tasks(tx, project=project, domain=domain, name=name, limit=limit)
+
+    def show_task(self, project: str, domain: str, name: str) -> dict[str, Any]:
+        """One task's latest version with its specification; raises `NotFound`."""
+        with self._store.read() as tx:
+            return query.show_task(tx, project, domain, name)
+
+    def list_triggers(
+        self,
+        *,
+        project: str | None = None,
+        domain: str | None = None,
+        task: str | None = None,
+        name: str | None = None,
+        active: bool | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """Live triggers by key, with what they fire next."""
+        with self._store.read() as tx:
+            return query.list_triggers(
+                tx, project=project, domain=domain, task=task, name=name, active=active, limit=limit
+            )
+
+    def show_trigger(self, key: TriggerKey) -> dict[str, Any]:
+        """One live trigger with all it says; raises `NotFound`."""
+        with self._store.read() as tx:
+            return query.show_trigger(tx, key)
+
+    def upcoming(self, limit: int = 5) -> list[dict[str, Any]]:
+        """The triggers that fire next, soonest first."""
+        with self._store.read() as tx:
+            return query.upcoming(tx, limit)
+
+    def list_runs(
+        self,
+        *,
+        project: str | None = None,
+        domain: str | None = None,
+        task: str | None = None,
+        trigger: str | None = None,
+        phase: str | None = None,
+        since: Micros | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """Runs, newest first; `since` is an instant before which none was created."""
+        with self._store.read() as tx:
+            return query.list_runs(
+                tx, project=project, domain=domain, task=task, trigger=trigger, phase=phase, since=since, limit=limit
+            )
+
+    def show_run(self, name: str) -> dict[str, Any]:
+        """One run with its inputs, outputs and attempts; raises `NotFound`."""
+        with self._store.read() as tx:
+            return query.show_run(tx, name)
+
+    def list_slots(self, key: TriggerKey, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest entries of a trigger's ledger, oldest first; raises `NotFound`."""
+        with self._store.read() as tx:
+            return query.list_slots(tx, key, limit)
+
+    def list_workers(self) -> list[dict[str, Any]]:
+        """The living workers and how many runs each holds."""
+        with self._store.read() as tx:
+            return query.list_workers(tx)
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    def activate(self, key: TriggerKey, *, expected_revision: int | None = None) -> bool:
+        """Makes the trigger owe slots again, strictly after now; False where it was active. Raises `NotFound`."""
+        return self._store.run(
+            operate.set_active, key, True, self._planning, by=self._by, expected_revision=expected_revision
+        )
+
+    def deactivate(self, key: TriggerKey, *, expected_revision: int | None = None) -> bool:
+        """Makes the trigger owe nothing; False where it was inactive. Raises `NotFound`."""
+        return self._store.run(
+            operate.set_active, key, False, self._planning, by=self._by, expected_revision=expected_revision
+        )
+
+    def fire(self, key: TriggerKey, *, inputs: Mapping[str, Any] | None = None, request_key: str | None = None) -> str:
+        """Queues a run of the trigger's task now and returns its name; the same `request_key`, the same run."""
+        return self._store.run(operate.fire_by_hand, key, inputs=inputs, request_key=request_key)

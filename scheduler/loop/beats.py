@@ -1,0 +1,103 @@
+"""The clockwork: APScheduler rings bells at instants and beats; it never does work, and nothing is kept in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from scheduler.clock import Clock, SystemClock
+from scheduler.domain.instants import Micros, to_datetime
+
+# A timer far away is looked at again by the sync beat anyhow; a bound keeps dates within what a calendar can hold.
+_FARTHEST = 24 * 3_600 * 1_000_000
+# Two rings closer than this are one: a claim that finds nothing must not become a spin.
+_SOONEST = 50_000
+
+Ring = Callable[[], None]
+
+
+class Beats:
+    """One-shot alarms and regular beats, each of which rings a bell on the event loop."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        # APScheduler follows the machine's wall clock, whatever clock the store goes by.
+        self._clock = clock or SystemClock()
+        self._beats: dict[str, tuple[float, Ring]] = {}
+        self._scheduler = AsyncIOScheduler(timezone="UTC", logger=_quiet())
+        self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
+        self.failures = 0
+
+    def start(self) -> None:
+        """Begins to ring; call it on the event loop."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Rings no more."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def every(self, name: str, seconds: float, ring: Ring) -> None:
+        """Rings regularly, first after one beat."""
+        self._beats[name] = (seconds, ring)
+        self._scheduler.add_job(
+            _calling(ring),
+            IntervalTrigger(seconds=seconds, timezone="UTC"),
+            id=name,
+            replace_existing=True,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+
+    def alarm(self, name: str, delay: Micros | None, ring: Ring) -> None:
+        """Rings once after `delay` microseconds, replacing the alarm of that name; None takes it away.
+
+        Never call it from inside `ring`: a job that re-arms itself for now while it runs would be dropped.
+        """
+        if delay is None:
+            if self._scheduler.get_job(name) is not None:
+                self._scheduler.remove_job(name)
+            return
+        at = to_datetime(self._clock.now() + min(max(delay, _SOONEST), _FARTHEST))
+        self._scheduler.add_job(
+            _calling(ring),
+            DateTrigger(at, timezone="UTC"),
+            id=name,
+            replace_existing=True,
+            misfire_grace_time=None,
+        )
+
+    def rearm(self) -> None:
+        """After the wall clock jumped: every beat starts anew from now, so that none waits for the old time to return."""
+        for name, (seconds, ring) in self._beats.items():
+            self.every(name, seconds, ring)
+        self._scheduler.wakeup()
+
+    def _failed(self, event: JobExecutionEvent) -> None:
+        self.failures += 1
+
+
+def _calling(ring: Ring) -> Any:
+    # A coroutine function runs on the event loop itself; a plain function would be sent to a thread.
+    async def call() -> None:
+        ring()
+
+    return call
+
+
+def _quiet() -> logging.Logger:
+    logger = logging.getLogger("scheduler.beats.apscheduler")
+    logger.setLevel(logging.ERROR)
+    return logger
+
+
+def seconds(duration: timedelta) -> float:
+    """A duration in seconds."""
+    return duration.total_seconds()

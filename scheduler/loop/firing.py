@@ -1,0 +1,160 @@
+"""The scheduler loop: decide whatever is due, plan whatever changed, then sleep until the next due instant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from scheduler.domain.instants import Micros, to_rfc3339
+from scheduler.errors import StoreUnavailable
+from scheduler.loop.beats import Beats
+from scheduler.loop.dispatching import Dispatching
+from scheduler.loop.doorbell import Doorbell
+from scheduler.loop.transactions import Transactions
+from scheduler.services.fire import Fired, due_triggers, fire_due, quarantine
+from scheduler.services.plan import Planning
+from scheduler.services.sync import plan_after_clock_set_back, plan_with_new_zones, refresh_summaries, sync_triggers
+from scheduler.store.transaction import Transaction
+
+log = structlog.get_logger("scheduler.firing")
+
+# How long the claim may trust its floor: rollbacks and deploys put rows below it.
+_FLOOR_SECONDS = 3.0
+
+
+class Firing:
+    """Fires what is due, one batch a transaction, and arms the alarm for what comes next."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        beats: Beats,
+        dispatching: Dispatching,
+        planning: Planning,
+        *,
+        fire_batch: int,
+    ) -> None:
+        self._transactions = transactions
+        self._beats = beats
+        self._dispatching = dispatching
+        self._planning = planning
+        self._batch = fire_batch
+        self._floor: tuple[Micros, float] | None = None
+        self._unsynced = True
+        self._clock_set_back = False
+        self.bell = Doorbell()
+
+    def look_around(self) -> None:
+        """Looks for what others wrote, not only for what is due; the sync beat and notices from elsewhere ring this."""
+        self._unsynced = True
+        self.bell.ring()
+
+    def clock_jumped(self, jump: Micros) -> None:
+        """A clock moved by `jump` microseconds: nothing armed before can be trusted."""
+        self._clock_set_back = self._clock_set_back or jump < 0
+        self.look_around()
+
+    async def run_forever(self) -> None:
+        """Answers the bell until cancelled."""
+        while True:
+            await self.bell.wait()
+            await self.run_once()
+
+    async def run_once(self) -> None:
+        """Plans what changed, decides all that is due, and arms the alarm for the next due instant."""
+        if self._clock_set_back:
+            self._clock_set_back = False
+            await self._all(plan_after_clock_set_back)
+        if self._unsynced:
+            self._unsynced = False
+            await self.sync()
+        full = True
+        while full:
+            full = (await self._fire()).claimed >= self._batch
+        delay = await self._transactions.run(_until_next_due)
+        self._beats.alarm("due", delay, self.bell.ring)
+
+    async def walk_zones(self, zones: str) -> None:
+        """Plans every trigger anew whose zone's rules changed since the database was last planned."""
+        after: int | None = 0
+        while after is not None:
+            after = await self._transactions.run(plan_with_new_zones, self._planning, zones, after, self._batch)
+
+    async def sync(self) -> None:
+        """Plans every trigger whose plan was made from something else than what stands there now."""
+        planned = self._batch
+        while planned >= self._batch:
+            planned, tasks = await self._transactions.run(sync_triggers, self._planning, self._batch)
+            if tasks:
+                await self._transactions.run(refresh_summaries, tasks)
+
+    async def _all(self, service: Callable[[Transaction, Planning, int], int]) -> None:
+        full = True
+        while full:
+            full = await self._transactions.run(service, self._planning, self._batch) >= self._batch
+
+    async def _fire(self) -> Fired:
+        try:
+            fired = await self._fire_batch(None)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error("a batch could not be fired; its triggers are tried one by one", error=str(error))
+            fired = await self._fire_singly()
+        return fired
+
+    async def _fire_batch(self, only: int | None) -> Fired:
+        now = asyncio.get_running_loop().time()
+        if self._floor is not None and now - self._floor[1] > _FLOOR_SECONDS:
+            self._floor = None
+        places, room = self._dispatching.room_on_time()
+        with self._dispatching.taking():
+            fired = await self._transactions.run(
+                fire_due,
+                self._planning,
+                limit=self._batch,
+                owner=self._dispatching.incarnation if places else None,
+                room=room,
+                places=places,
+                floor=None if self._floor is None else self._floor[0],
+                only=only,
+            )
+            if fired.claimed >= self._batch and fired.newest_due is not None and self._floor is None:
+                self._floor = (fired.newest_due, now)
+            self._report(fired)
+            await self._dispatching.fired(fired)
+        return fired
+
+    async def _fire_singly(self) -> Fired:
+        ids = await self._transactions.run(due_triggers, self._batch)
+        for trigger_id in ids:
+            try:
+                await self._fire_batch(trigger_id)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(error))
+                await self._transactions.run(quarantine, self._planning, trigger_id, error)
+        return Fired()
+
+    def _report(self, fired: Fired) -> None:
+        for run in fired.runs:
+            row = fired.triggers[run.trigger_id]
+            log.info(
+                "fired",
+                trigger=f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}",
+                slot=to_rfc3339(run.scheduled_at),
+                run=run.name,
+                **({"late": True} if run.priority else {}),
+            )
+        for reason, count in fired.skipped.items():
+            log.warning("slots skipped", reason=str(reason), count=count)
+        for error in fired.quarantined:
+            log.error("a trigger is set aside: it cannot be planned", error=error)
+
+
+def _until_next_due(tx: Transaction) -> Micros | None:
+    due_at = tx.triggers.next_due_at()
+    return None if due_at is None else max(0, due_at - tx.now())

@@ -1,0 +1,145 @@
+"""One attempt: the context an executor is given, the time it has, and what its end means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from executors.protocol import Deferred, Executor, Failed, Outcome, RunContext, Succeeded, as_failure, as_outcome
+from scheduler.clock import Clock
+from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
+from scheduler.domain.run import Phase
+from scheduler.services.finish import Ended
+from scheduler.services.take import Execution
+
+Prepare = Callable[[Executor, Execution], Any]
+"""Makes an executor's config object out of a task's `config`; the composition root supplies it."""
+
+
+class Performer:
+    """Performs attempts with this worker's executors."""
+
+    def __init__(
+        self,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        prepare: Prepare,
+        *,
+        http_session: Callable[[], Any] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        hidden_env: frozenset[str] = frozenset(),
+    ) -> None:
+        self.executors = executors
+        self._clock = clock
+        self._prepare = prepare
+        self._http_session = http_session
+        self._secrets = secrets or {}
+        self._hidden_env = hidden_env
+        self.abandoned = 0
+
+    async def perform(self, execution: Execution, report: Callable[[Ended], None]) -> None:
+        """Executes the attempt, reports its outcome, and returns once its code has ended.
+
+        Cancelled, it reports nothing: only whoever cancelled it knows what that means for the run.
+        """
+        context: RunContext | None = None
+        try:
+            context = self._context(execution)
+            ended = await self._outcome(execution, context)
+        except Exception as error:
+            ended = _ended(execution, as_failure(error), context)
+        report(ended)
+        if context is not None and context.abandoned and context.still_running is not None:
+            # A thread cannot be stopped: it keeps its place until it has really ended.
+            self.abandoned += 1
+            await asyncio.wait([context.still_running])
+            self.abandoned -= 1
+
+    async def _outcome(self, execution: Execution, context: RunContext) -> Ended:
+        executor = self.executors[execution.run.executor]
+        limit = self._seconds_left(execution)
+        try:
+            async with asyncio.timeout(limit) as timer:
+                outcome = as_outcome(await executor.execute(context))
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            return self._timed_out(execution, context)
+        return _ended(execution, outcome, context)
+
+    def _timed_out(self, execution: Execution, context: RunContext) -> Ended:
+        deadline = execution.run.deadline_at
+        over = deadline is not None and self._clock.now() >= deadline
+        limit = execution.spec.deadline if over else execution.spec.timeout
+        what = "deadline" if over else "timeout"
+        seconds = limit.total_seconds() if limit is not None else 0
+        return Ended(
+            execution,
+            Phase.TIMED_OUT,
+            error=f"{what} of {seconds:g} s was over",
+            output=context.output.text() or None,
+            retryable=not over,
+            known=False,
+        )
+
+    def _seconds_left(self, execution: Execution) -> float | None:
+        limits: list[Micros] = []
+        if execution.spec.timeout is not None:
+            limits.append(to_micros(execution.spec.timeout))
+        if execution.run.deadline_at is not None:
+            limits.append(max(0, execution.run.deadline_at - self._clock.now()))
+        return min(limits) / SECOND if limits else None
+
+    def _context(self, execution: Execution) -> RunContext:
+        run = execution.run
+        covers = None
+        if run.covers_from is not None and run.covers_to is not None:
+            covers = (to_datetime(run.covers_from), to_datetime(run.covers_to))
+        executor = self.executors[run.executor]
+        return RunContext(
+            run.name,
+            key=execution.key,
+            project=execution.project,
+            domain=execution.domain,
+            task=execution.task,
+            version=run.version,
+            trigger=execution.trigger or "",
+            scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
+            covers=covers,
+            inputs=execution.inputs,
+            config=self._prepare(executor, execution),
+            attempt=run.attempt,
+            deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
+            secrets=self._secrets,
+            hidden_env=self._hidden_env,
+            log=structlog.get_logger("executors").bind(run=run.name),
+            clock=self._now,
+            http_session=self._http_session,
+        )
+
+    def _now(self) -> datetime:
+        return to_datetime(self._clock.now())
+
+
+def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -> Ended:
+    output = (context.output.text() or None) if context is not None else None
+    match outcome:
+        case Succeeded(outputs):
+            return Ended(execution, Phase.SUCCEEDED, outputs=outputs or {}, output=output)
+        case Failed(error, retryable, retry_after, known):
+            return Ended(
+                execution,
+                Phase.FAILED,
+                error=error,
+                output=output,
+                retryable=retryable,
+                retry_after=retry_after,
+                known=known,
+            )
+        case Deferred():
+            error = "the executor deferred the run, which this version cannot store yet"
+            return Ended(execution, Phase.FAILED, error=error, output=output, retryable=False)

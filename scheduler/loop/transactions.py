@@ -1,0 +1,101 @@
+"""From the event loop to the database: one thread hop a transaction, and patience while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+
+from scheduler.errors import StoreUnavailable
+from scheduler.store.transaction import Store, Transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = structlog.get_logger("scheduler.database")
+
+
+class Transactions:
+    """Runs services in transactions of one store, off the event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # SQLite has one writer however many threads ask; PostgreSQL's heartbeat must not queue behind a large batch.
+        self._threads = ThreadPoolExecutor(1 if store.dialect.name == "sqlite" else 3, thread_name_prefix="database")
+        self._giving_up = _Flag()
+        self.degraded_since: float | None = None
+
+    async def run(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The service's answer; while the database is away, waits with back-off and tries again.
+
+        A transaction whose commit may have been lost on the way is run again, so services are idempotent. Raises
+        `StoreUnavailable` only after `give_up`.
+        """
+        return await self.patiently(lambda: self._store.run(service, *args, **kwargs))
+
+    async def patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns, called in a database thread, and called again while the database is away."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+            stop=stop_when_event_set(self._giving_up),  # type: ignore[arg-type]
+            before_sleep=self._degraded,
+            reraise=True,
+        ):
+            with attempt:
+                result = await self._in_thread(work)
+        return result
+
+    async def once(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The service's answer, or `StoreUnavailable` at once."""
+        return await self._in_thread(lambda: self._store.run(service, *args, **kwargs))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, work)
+        self._recovered(loop.time())
+        return answer
+
+    def give_up(self) -> None:
+        """From now on a database that is away is not waited for."""
+        self._giving_up.set()
+
+    def close(self) -> None:
+        """Waits for transactions under way and ends the threads."""
+        self._threads.shutdown(wait=True)
+
+    def _degraded(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if self.degraded_since is None:
+            self.degraded_since = asyncio.get_running_loop().time()
+            log.warning("degraded: the database is away, trying again", error=str(error))
+
+    def _recovered(self, now: float) -> None:
+        if self.degraded_since is not None:
+            log.info("the database is back", away_seconds=round(now - self.degraded_since, 1))
+            self.degraded_since = None
+
+
+class _Flag:
+    """What tenacity asks whether to stop: an event without a thread's lock."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: Any = None) -> bool:
+        return self._set

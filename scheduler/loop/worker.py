@@ -1,0 +1,311 @@
+"""A worker's life: open the database, take part, drain, leave. The loops it starts do the work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+import structlog
+
+from executors.protocol import Executor
+from scheduler.clock import Clock, SystemClock
+from scheduler.domain.instants import Micros, to_micros, to_rfc3339
+from scheduler.errors import StoreUnavailable
+from scheduler.loop.beats import Beats, seconds
+from scheduler.loop.dispatching import Dispatching
+from scheduler.loop.firing import Firing
+from scheduler.loop.heartbeat import Heartbeat
+from scheduler.loop.performing import Performer, Prepare
+from scheduler.loop.transactions import Transactions
+from scheduler.services.plan import Planning
+from scheduler.services.recover import Recovered, hand_back, recover_runs
+from scheduler.store.notifications import Listener
+from scheduler.store.transaction import Store, Transaction
+
+log = structlog.get_logger("scheduler.worker")
+
+_RECOVER_BATCH = 500
+_FORGET_DEAD_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker behaves; the settings' section `worker` says the same."""
+
+    name: str = ""
+    version: str = ""
+    zones: str = ""
+    resync_interval: timedelta = timedelta(seconds=30)
+    max_concurrent_runs: int = 100
+    max_catchup_runs_per_loop: int = 100
+    fire_batch: int = 1000
+    lease: timedelta = timedelta(seconds=30)
+    max_lost: int = 5
+    shutdown_grace: timedelta = timedelta(seconds=30)
+    misfire_grace: timedelta = timedelta(seconds=60)
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes this worker plan as it does: its version and its zone data."""
+        return f"{self.version}/{self.zones}"
+
+    @property
+    def planning(self) -> Planning:
+        """What every planner is told."""
+        return Planning(to_micros(self.misfire_grace), self.fingerprint)
+
+
+class Worker:
+    """Fires what is due and performs it, until told to stop. Any number may share one PostgreSQL database."""
+
+    def __init__(
+        self,
+        store: Store,
+        executors: Mapping[str, Executor],
+        options: WorkerOptions,
+        *,
+        prepare: Prepare,
+        limits: Mapping[str, int] | None = None,
+        clock: Clock | None = None,
+        on_ready: Callable[[], None] | None = None,
+        http_session: Callable[[], Any] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        hidden_env: frozenset[str] = frozenset(),
+        before_start: Callable[[Transactions], Awaitable[None]] | None = None,
+        announce: Callable[[], list[dict[str, Any]]] | None = None,
+    ) -> None:
+        self._store = store
+        self._executors = executors
+        self._options = options
+        self._name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+        self._clock = clock or store.clock or SystemClock()
+        self._before_start = before_start
+        self._on_ready = on_ready
+        self._announce = announce
+        self._lease: Micros = to_micros(options.lease)
+        self.transactions = Transactions(store)
+        self.beats = Beats()
+        self.performer = Performer(
+            executors, self._clock, prepare, http_session=http_session, secrets=secrets, hidden_env=hidden_env
+        )
+        self.dispatching = Dispatching(
+            self.transactions,
+            self.beats,
+            self.performer,
+            worker=self._name,
+            places=options.max_concurrent_runs,
+            late_per_pass=options.max_catchup_runs_per_loop,
+            limits=limits or {},
+        )
+        self.firing = Firing(
+            self.transactions, self.beats, self.dispatching, options.planning, fire_batch=options.fire_batch
+        )
+        self.heartbeat = Heartbeat(
+            self.transactions, self._lease, self._clock, on_dead=self._begin_anew, on_jump=self._clock_jumped
+        )
+        self._recover_bell = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Works until `stop`; returns when everything running has ended or was handed back.
+
+        Raises `SchemaMismatch` where the database is not this code's, and whatever a loop died of.
+        """
+        try:
+            await self._until_stopped(self._start())
+            if not self._stopping.is_set():
+                await self._work()
+        finally:
+            await self._leave()
+
+    def stop(self) -> None:
+        """The first call drains: nothing new, running work may end within the grace. A second one stops at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _start(self) -> None:
+        if self._before_start is not None:
+            await self._before_start(self.transactions)
+        for executor in self._executors.values():
+            await executor.start()
+        await self._register()
+        await self.firing.walk_zones(self._options.zones)
+        await self.firing.sync()
+        if self._on_ready is not None:
+            self._on_ready()
+        if self._announce is not None:
+            for row in await self.transactions.patiently(self._announce):
+                key = f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}"
+                log.info("fires next", trigger=key, at=to_rfc3339(row["next_fire_at"]))
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        listener = Listener(self._store, partial(_call_soon, loop, self._noticed))
+        third = self._lease / 3_000_000
+        self.beats.every("sync", seconds(self._options.resync_interval), self.firing.look_around)
+        self.beats.every("recover", third, self._recover_bell.set)
+        self.beats.start()
+        listener.start()
+        self._tasks = [
+            self._spawn("heartbeat", self.heartbeat.renew_forever()),
+            self._spawn("clock guard", self.heartbeat.guard_forever()),
+            self._spawn("firing", self.firing.run_forever()),
+            self._spawn("dispatching", self.dispatching.run_forever()),
+            self._spawn("finishing", self.dispatching.finish_forever()),
+            self._spawn("recovering", self._recover_forever()),
+        ]
+        self._noticed()
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([*self._tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # A loop ends only by an error: let the process end with it, and be started again.
+            await self._drain()
+        finally:
+            stopping.cancel()
+            await asyncio.to_thread(listener.stop)
+
+    async def _drain(self) -> None:
+        grace = seconds(self._options.shutdown_grace)
+        if self.dispatching.running:
+            log.info("draining", running=self.dispatching.running, grace_seconds=grace)
+        self.dispatching.close()
+        for task in self._tasks:
+            # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
+            if task.get_name() in ("firing", "dispatching", "recovering"):
+                task.cancel()
+        await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
+
+    async def _leave(self) -> None:
+        """Whatever happened: code still running is ended, its runs are handed back, and the lease is given up."""
+        self.dispatching.close()
+        self.beats.stop()
+        cut_short = await self.dispatching.stop_executions()
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.transactions.give_up()
+        with contextlib.suppress(StoreUnavailable):
+            await self.dispatching.flush()
+            if cut_short:
+                count = await self.transactions.run(hand_back, self.heartbeat.incarnation, cut_short)
+                log.info("handed back what had not finished", runs=count)
+            if self.heartbeat.incarnation:
+                await self.transactions.run(_retire, self.heartbeat.incarnation)
+        for executor in self._executors.values():
+            await executor.close()
+        await asyncio.to_thread(self.transactions.close)
+        died = [error for error in results if isinstance(error, Exception)]
+        log.info("stopped", worker=self._name, **({"error": repr(died[0])} if died else {}))
+
+    # --- beats -------------------------------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        incarnation = token_hex(16)
+        await self.transactions.run(
+            _register,
+            incarnation,
+            self._name,
+            self._options.version,
+            self._options.fingerprint,
+            sorted(self._executors),
+            self._lease,
+        )
+        self.heartbeat.began(incarnation)
+        self.dispatching.incarnation = incarnation
+
+    async def _begin_anew(self) -> None:
+        # Others may have taken our runs already: first end what runs here, then come back as somebody new. What they
+        # produced so far is still offered; it counts wherever nobody took the run since.
+        await self.dispatching.stop_executions()
+        self.dispatching.finish_bell.ring()
+        await self._register()
+        self._noticed()
+
+    def _clock_jumped(self, jump: Micros) -> None:
+        self.beats.rearm()
+        self.firing.clock_jumped(jump)
+        self.dispatching.bell.ring()
+
+    def _noticed(self) -> None:
+        self.firing.look_around()
+        self.dispatching.bell.ring()
+
+    async def _recover_forever(self) -> None:
+        while True:
+            await self._recover_bell.wait()
+            self._recover_bell.clear()
+            await self.recover_once()
+
+    async def recover_once(self) -> None:
+        """Takes runs back from workers that are gone, and looks after what this worker itself holds."""
+        recovered = Recovered(requeued=("",))
+        while recovered.more:
+            recovered = await self.transactions.run(
+                recover_runs,
+                self.heartbeat.incarnation,
+                lease=self._lease,
+                max_lost=self._options.max_lost,
+                limit=_RECOVER_BATCH,
+                judge=self.heartbeat.may_judge,
+            )
+            for name in recovered.workers:
+                log.warning("a worker is gone: its lease is over", worker=name)
+            if recovered.more:
+                log.warning("runs taken back", requeued=len(recovered.requeued), failed=len(recovered.failed))
+                self.dispatching.bell.ring()
+        await self.transactions.run(_forget_dead, to_micros(_FORGET_DEAD_AFTER))
+        await self.dispatching.reconcile()
+
+    # --- small helpers -----------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(loop, name=name)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Carries the start through, unless the worker is told to stop before."""
+        await self._first(work, self._stopping.wait())
+
+    async def _first(self, work: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any]) -> None:
+        tasks = [asyncio.ensure_future(work), asyncio.ensure_future(other)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _register(
+    tx: Transaction, incarnation: str, name: str, version: str, fingerprint: str, executors: list[str], lease: Micros
+) -> None:
+    tx.workers.register(incarnation, name, version, fingerprint, executors, lease)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
+
+
+def _retire(tx: Transaction, incarnation: str) -> None:
+    tx.workers.retire(incarnation)
+    tx.notify()
+
+
+def _forget_dead(tx: Transaction, after: Micros) -> int:
+    return tx.workers.forget_dead(tx.now() - after)
