@@ -55,7 +55,7 @@ class PermanentError(ExecutorError):
     retryable = False
 
 
-class ExecutorNotFound(ExecutorError):  # noqa: N818  # named like the error a caller meets
+class ExecutorNotFound(ExecutorError):  # named like the error a caller meets
     """Nothing can be found under `name`; `reason` says where it was looked for and what is there instead."""
 
     retryable = False

@@ -10,7 +10,7 @@ Frames, both ways: 4 bytes of length, then JSON. Texts are bytes written as Lati
 
     worker → keeper   {"spawn": id, "argv": […], "env": {…}, "cwd": "…"|null} and 3 descriptors: stdin, -out, -err
                       {"signal": id, "number": 15}
-    keeper → worker   {"started": id, "pid": n} | {"refused": id, "errno": n, "reason": "…"} | {"ended": id, "code": n}
+    keeper → worker   {"started": id, "pid": n}, then {"refused": id, "errno": n, "reason": "…"} or {"ended": id, "code": n}
 
 `code` is an exit code, or minus the number of the signal that ended the leader. Stdlib only, and nothing of this
 package: the file runs without site-packages.
@@ -105,7 +105,7 @@ class Keeper:
         return bool(data)
 
     def spawn(self, frame: dict[str, Any]) -> None:
-        """Start one command in a session of its own; answers started or refused."""
+        """Start one command in a session of its own; the child answers started, and then this process perhaps refused."""
         stdio = [self.descriptors.popleft() for _ in range(3)]
         name = frame["spawn"]
         try:
@@ -118,7 +118,7 @@ class Keeper:
                 stderr=stdio[2],
                 start_new_session=True,
                 # One thread here, so code between fork and exec is safe.
-                preexec_fn=None if self.prctl is None else self._die_with_keeper,
+                preexec_fn=lambda: self._announce(name),
             )
         except OSError as error:
             where = "" if error.filename is None else f": {os.fsdecode(error.filename)!r}"
@@ -130,7 +130,6 @@ class Keeper:
             child.returncode = 0
             self.leaders[child.pid] = name
             self.pid_of[name] = child.pid
-            self.answer({"started": name, "pid": child.pid})
         finally:
             for descriptor in stdio:
                 os.close(descriptor)
@@ -184,9 +183,15 @@ class Keeper:
         if pid in self.leaders:
             _signal_group(pid, signal.SIGKILL)
 
-    def _die_with_keeper(self) -> None:
-        # The last resort for a command whose start could not be reported before the keeper itself was killed.
-        self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    def _announce(self, name: int) -> None:
+        """In the child, before it becomes the command: the worker hears of the group before any code of it runs.
+
+        So even if the keeper is killed at this moment, the worker knows what to kill. The keeper itself waits for the
+        exec meanwhile, and cannot write at the same time.
+        """
+        if self.prctl is not None:
+            self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        self.answer({"started": name, "pid": os.getpid()})
 
     def _drain_wakeup(self) -> None:
         with contextlib.suppress(BlockingIOError):

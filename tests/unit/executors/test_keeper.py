@@ -158,34 +158,25 @@ def test_a_keeper_that_died_idle_is_replaced_unnoticed() -> None:
     asyncio.run(scene())
 
 
-def test_a_command_whose_start_the_keeper_could_not_report_dies_with_it(tmp_path: Path) -> None:
+def test_a_command_whose_start_nobody_had_heard_of_ends_with_its_keeper_as_well(tmp_path: Path) -> None:
     async def scene() -> None:
         executor = ShellExecutor()
         await executor.start()
         await executor.execute(make_run(executor, {"command": ["true"]}))
         keeper = hire(executor)
         assert keeper.pid is not None
-        run = make_run(
-            executor,
-            {
-                "command": [
-                    "sh",
-                    "-c",
-                    f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 1000",
-                ]
-            },
-        )
+        script = "echo $$ > new; sleep 1000 & echo $! >> new; mv new pids; wait"
+        run = make_run(executor, {"command": ["sh", "-c", script], "cwd": str(tmp_path)})
         task = asyncio.ensure_future(executor.execute(run))
         await asyncio.sleep(0)
         # The loop does not turn here, so the client cannot hear that the command has started.
-        while not (tmp_path / "pid").exists():
+        while not (tmp_path / "pids").exists():
             os.sched_yield()
         os.kill(keeper.pid, signal.SIGKILL)
         os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
-        pid = int((tmp_path / "pid").read_text())
-        await eventually(lambda: not alive(pid))
         with pytest.raises(RetryableError):
             await task
+        assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
         await executor.close()
 
     asyncio.run(scene())
