@@ -20,6 +20,7 @@ from scheduler.clock import Clock
 from scheduler.domain.occurrences import tzdata_version
 from scheduler.errors import ConfigError, Problem, SchemaMismatch, StoreError
 from scheduler.loop.worker import Worker, WorkerOptions
+from scheduler.services.sync import record_zones
 from scheduler.settings import Settings
 from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import Store
@@ -96,6 +97,7 @@ class App:
             upgrade_schema(store)
         else:
             require_schema(store)
+        store.run(record_zones, tzdata_version())
 
     # --- what runs ---------------------------------------------------------------------------------------------------
 

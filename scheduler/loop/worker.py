@@ -115,6 +115,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._walk: asyncio.Task[None] | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -142,7 +143,6 @@ class Worker:
         for executor in self._executors.values():
             await executor.start()
         await self._register()
-        await self.firing.walk_zones(self._options.zones)
         await self.firing.sync()
         if self._on_ready is not None:
             self._on_ready()
@@ -167,6 +167,8 @@ class Worker:
             self._spawn("finishing", self.dispatching.finish_forever()),
             self._spawn("recovering", self._recover_forever()),
         ]
+        # A fire notices by itself a plan made with other zone data; this finds those that are not due for long.
+        self._walk = self._spawn("zones", self.firing.walk_zones(self._options.zones))
         self._noticed()
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -183,6 +185,8 @@ class Worker:
         if self.dispatching.running:
             log.info("draining", running=self.dispatching.running, grace_seconds=grace)
         self.dispatching.close()
+        if self._walk is not None:
+            self._walk.cancel()
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
             if task.get_name() in ("firing", "dispatching", "recovering"):
@@ -196,7 +200,8 @@ class Worker:
         cut_short = await self.dispatching.stop_executions()
         for task in self._tasks:
             task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        walk = [self._walk] if self._walk is not None else []
+        results = await asyncio.gather(*self._tasks, *walk, return_exceptions=True)
         self.transactions.give_up()
         with contextlib.suppress(StoreUnavailable):
             await self.dispatching.flush()

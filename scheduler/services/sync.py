@@ -32,6 +32,12 @@ def refresh_summaries(tx: Transaction, task_ids: Sequence[int]) -> None:
         tx.tasks.refresh_summary(task_ids)
 
 
+def record_zones(tx: Transaction, zones: str) -> None:
+    """A database without triggers was planned with whatever zone data this process has: there is nothing to walk."""
+    if tx.meta.get(_ZONES_KEY) is None and not tx.triggers.any_planned():
+        tx.meta.put(_ZONES_KEY, zones)
+
+
 def plan_with_new_zones(tx: Transaction, planning: Planning, zones: str, after: int, limit: int) -> int | None:
     """One batch of the walk that new zone data calls for; returns where to go on, None when all is done.
 

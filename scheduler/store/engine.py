@@ -70,6 +70,11 @@ def open_engine(url: str, *, pool_size: int = 5, application: str = "trigger-sch
             connect_args={
                 "application_name": application,
                 "connect_timeout": 5,
+                # A server that vanished without a word is noticed within seconds, not after the kernel's two hours.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
                 "options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION} -c timezone=UTC",
             },
         )

@@ -274,6 +274,10 @@ class TriggerTable:
         )
         return {row["trigger_id"]: row for row in self._tx.connection.execute(statement).mappings()}
 
+    def any_planned(self) -> bool:
+        """Whether any trigger has a place in the due-queue."""
+        return self._tx.connection.execute(select(trigger_due.c.trigger_id).limit(1)).first() is not None
+
     def count_live(self) -> int:
         """How many triggers are neither deleted nor inactive."""
         statement = select(func.count()).where(triggers.c.deleted_at.is_(None), triggers.c.active)
