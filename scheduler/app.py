@@ -319,9 +319,10 @@ class _Sessions:
 
     def get(self) -> ClientSession:
         if self._session is None:
-            from aiohttp import ClientSession
+            from aiohttp import ClientSession, DummyCookieJar
 
-            self._session = ClientSession()
+            # One task's cookies must not travel with another task's requests.
+            self._session = ClientSession(cookie_jar=DummyCookieJar())
         return self._session
 
     async def close(self) -> None:
