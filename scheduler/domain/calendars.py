@@ -38,6 +38,35 @@ class Calendar:
                 raise SpecError("dates", f"{day!r} is not a date like 2026-12-25")
 
 
+def calendar_to_document(calendar: Calendar) -> dict[str, object]:
+    """The JSON form of a calendar: name, dates in order, policy."""
+    return {
+        "name": calendar.name,
+        "dates": [day.isoformat() for day in sorted(calendar.dates)],
+        "policy": calendar.policy,
+    }
+
+
+def calendar_from_document(document: object) -> Calendar:
+    """The calendar that `calendar_to_document` wrote; anything else raises `SpecError`."""
+    if not isinstance(document, dict) or not {"name", "dates"} <= document.keys():
+        raise SpecError("calendars", f"{document!r} is not a calendar: name, dates and policy are needed")
+    try:
+        dates = frozenset(date.fromisoformat(day) for day in document["dates"])
+    except (TypeError, ValueError) as error:
+        raise SpecError("calendars", f"{document['name']}: dates: {error}") from None
+    return Calendar(document["name"], dates, document.get("policy", "skip"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Blacked-out slots with no free slot between them; epoch seconds."""
+
+    first: int
+    last: int
+    count: int
+
+
 def with_calendars(schedule: Schedule, calendars: Iterable[Calendar], timezone: str = "UTC") -> CalendarSchedule:
     """The schedule as the calendars leave it; the days are those of `timezone`, the trigger's zone.
 
@@ -111,6 +140,32 @@ class CalendarSchedule:
         days = sorted(self._moved.items()), sorted(self._blacked)
         return fingerprint_of("calendars", self._inner.fingerprint, self._zone.fingerprint, days)
 
+    def free(self) -> FreeSchedule:
+        """The slots that are not blacked out: those that fire."""
+        return FreeSchedule(self)
+
+    def blacked_out(self, after: int, until: int) -> list[Stretch]:
+        """The blacked-out slots in (after, until], oldest first, as stretches."""
+        found: list[Stretch] = []
+        for day in sorted(self._blacked):
+            start, end = self._window(day)
+            start, end = max(start, after + 1), min(end, until)
+            first = self.next_after(start - 1) if start <= end else None
+            last = self.previous_before(end + 1) if first is not None and first <= end else None
+            if first is None or last is None:
+                continue
+            stretch = Stretch(first, last, self.count(first - 1, last))
+            before = found[-1] if found else None
+            if before is not None and self.next_after(before.last) == first:
+                found[-1] = Stretch(before.first, last, before.count + stretch.count)
+            else:
+                found.append(stretch)
+        return found
+
+    def beyond_day(self, slot: int, *, forward: bool) -> int:
+        """The last (or first) instant of the calm part of the local day that holds the slot."""
+        return self._same_day(slot)[1 if forward else 0]
+
     def _movements(self, policies: dict[int, str]) -> dict[int, int]:
         moved: dict[int, int] = {}
         for day, policy in sorted(policies.items()):
@@ -179,6 +234,37 @@ class CalendarSchedule:
 
     def _local_day(self, instant: int) -> int:
         return (instant + self._zone.offset_at(instant)) // _DAY
+
+
+class FreeSchedule:
+    """A schedule under calendars without the slots that are blacked out."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: CalendarSchedule) -> None:
+        self.inner = inner
+
+    def next_after(self, t: int) -> int | None:
+        fire = self.inner.next_after(t)
+        while fire is not None and self.inner.is_blackout(fire):
+            fire = self.inner.next_after(self.inner.beyond_day(fire, forward=True))
+        return fire
+
+    def previous_before(self, t: int) -> int | None:
+        fire = self.inner.previous_before(t)
+        while fire is not None and self.inner.is_blackout(fire):
+            fire = self.inner.previous_before(self.inner.beyond_day(fire, forward=False))
+        return fire
+
+    def count(self, after: int, until: int) -> int:
+        return self.inner.count(after, until) - sum(s.count for s in self.inner.blacked_out(after, until))
+
+    def between(self, after: int, until: int) -> Iterator[int]:
+        return walk(self, after, until)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
 
 
 def _number(day: date) -> int:

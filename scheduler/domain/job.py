@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scheduler.domain.calendars import CalendarSchedule
 from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.occurrences import Schedule, jitter_of
 from scheduler.domain.trigger import CatchUp, Overlap
 
@@ -15,7 +17,8 @@ from scheduler.domain.trigger import CatchUp, Overlap
 class Job:
     """All that decides which slots fire; instants are epoch microseconds, `schedule` itself counts seconds.
 
-    `schedule` is None for a trigger that is fired by hand only.
+    `schedule` is None for a trigger that is fired by hand only. Where calendars black days out, `schedule` holds the
+    free slots and `calendars` knows the others, which are skipped one by one with the reason.
     """
 
     identity: str
@@ -25,6 +28,7 @@ class Job:
     catchup: CatchUp = CatchUp()
     overlap: Overlap = "allow_all"
     max_fires: int | None = None
+    calendars: CalendarSchedule | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -82,3 +86,12 @@ class Job:
             second = self.schedule.previous_before(second)
         found.reverse()
         return found
+
+    def blacked_out(self, after: Micros, until: Micros) -> list[SkippedRange]:
+        """The slots in (after, until] that a calendar keeps from firing, as ranges, oldest first."""
+        if self.calendars is None or until <= after:
+            return []
+        return [
+            SkippedRange(stretch.first * SECOND, stretch.last * SECOND, stretch.count, Reason.CALENDAR)
+            for stretch in self.calendars.blacked_out(after // SECOND, until // SECOND)
+        ]

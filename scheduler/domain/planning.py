@@ -45,8 +45,15 @@ class _Decision:
         """Skips the slots in (after, until], whose ends need not be slots themselves."""
         last = job.newest(after, until, 1)
         first = job.next_after(after)
-        if last and first is not None:
-            self.skipped.append(SkippedRange(first, last[0], job.count(after, last[0]), reason))
+        if not last or first is None:
+            return
+        # A blacked-out stretch within the range has a reason of its own: the range goes round it.
+        for stretch in job.blacked_out(first, last[0]):
+            before = job.newest(after, stretch.from_slot, 1)
+            self.skipped.append(SkippedRange(first, before[0], job.count(after, before[0]), reason))
+            after = stretch.to_slot
+            first = job.next_after(after) or last[0]
+        self.skipped.append(SkippedRange(first, last[0], job.count(after, last[0]), reason))
 
 
 def first_plan(job: Job, after: Micros) -> Plan:
@@ -119,7 +126,7 @@ def settle(
 
 
 def _decide(job: Job, position: Micros, newest: Micros, now: Micros, misfire_grace: Micros) -> _Decision:
-    decision = _Decision()
+    decision = _Decision(skipped=job.blacked_out(position, newest))
     # Late means due before now − grace; a slot due at exactly that instant is still within it.
     newest_late = job.last_due(now - misfire_grace - 1)
     late_until = position if newest_late is None else max(position, newest_late)
@@ -158,6 +165,8 @@ def _apply_policy(job: Job, decision: _Decision, after: Micros, until: Micros, *
 def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -> _Decision:
     clean = _Decision(kept=[fire for fire in decision.kept if not decided(fire.slot)])
     for item in decision.skipped:
+        if item.reason is Reason.CALENDAR and not decided(item.from_slot):
+            clean.skipped.append(item)
         for slot in job.between(item.from_slot - SECOND, item.to_slot):
             if not decided(slot):
                 clean.skipped.append(SkippedRange(slot, slot, 1, item.reason))

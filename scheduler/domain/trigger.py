@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 from scheduler.domain.automation import Automation, automation_from_document, automation_to_document
+from scheduler.domain.calendars import Calendar, calendar_from_document, calendar_to_document
 from scheduler.domain.identity import check_name
 from scheduler.domain.instants import (
     format_duration,
@@ -55,7 +56,7 @@ class TriggerSpec:
     start: datetime | None = None
     end: datetime | None = None
     max_fires: int | None = None
-    calendars: tuple[str, ...] = ()
+    calendars: tuple[Calendar, ...] = ()
     active: bool = True
     description: str = ""
 
@@ -88,8 +89,8 @@ class TriggerSpec:
                 value = format_duration(value)
             elif isinstance(value, datetime):
                 value = to_rfc3339(from_datetime(value))
-            elif isinstance(value, tuple):
-                value = list(value)
+            elif member.name == "calendars":
+                value = [calendar_to_document(calendar) for calendar in value]
             elif isinstance(value, Mapping):
                 value = dict(value)
             document[member.name] = value
@@ -118,10 +119,8 @@ class TriggerSpec:
             if label in values:
                 values[label] = to_datetime(parse_rfc3339(values[label], label))
         if "calendars" in values:
-            values["calendars"] = tuple(values["calendars"])
+            values["calendars"] = tuple(calendar_from_document(calendar) for calendar in values["calendars"])
         return cls(**values)
 
 
-_DEFAULTS: dict[str, Any] = {
-    member.name: getattr(TriggerSpec(name="x"), member.name) for member in fields(TriggerSpec)
-}
+_DEFAULTS: dict[str, Any] = {member.name: getattr(TriggerSpec(name="x"), member.name) for member in fields(TriggerSpec)}

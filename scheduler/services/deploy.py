@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scheduler.domain.automation import automation_to_document
+from scheduler.domain.calendars import calendar_to_document
 from scheduler.domain.deployment import Deployed, Difference, diff
 from scheduler.domain.instants import Micros, from_datetime, to_micros
 from scheduler.domain.job import Job
@@ -185,7 +186,7 @@ def columns_of(spec: TriggerSpec) -> dict[str, Any]:
         "start_at": None if spec.start is None else from_datetime(spec.start),
         "end_at": None if spec.end is None else from_datetime(spec.end),
         "max_fires": spec.max_fires,
-        "calendars": _json(list(spec.calendars)),
+        "calendars": _json([calendar_to_document(calendar) for calendar in spec.calendars]),
         "description": spec.description,
         "deployed": _document(spec),
     }

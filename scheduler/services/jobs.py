@@ -6,7 +6,8 @@ import json
 from datetime import timedelta
 from functools import lru_cache
 
-from scheduler.domain.automation import Automation, FixedRate, automation_from_document
+from scheduler.domain.automation import Automation, Cron, FixedRate, automation_from_document
+from scheduler.domain.calendars import Calendar, calendar_from_document, with_calendars
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.job import Job
 from scheduler.domain.occurrences import bounded, compile_schedule
@@ -41,12 +42,16 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
     activated = activated_at if activated_at is not None else row["activated_at"] or 0
     anchor = anchor_at if anchor_at is not None else row["anchor_at"]
     identity = identity_of(row)
-    schedule = None
+    schedule = calendars = None
     if automation is not None:
         anchored = (activated if anchor is None else anchor) // SECOND if isinstance(automation, FixedRate) else None
         schedule = compile_schedule(automation, anchor=anchored, identity=identity)
         if row["start_at"] is not None or row["end_at"] is not None:
             schedule = bounded(schedule, _ceil_second(row["start_at"]), _ceil_second(row["end_at"]))
+        if row["calendars"] != "[]":
+            timezone = automation.timezone if isinstance(automation, Cron) else "UTC"
+            calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
+            schedule = calendars.free()
     return Job(
         identity=identity,
         schedule=schedule,
@@ -55,6 +60,7 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
         catchup=CatchUp(row["catchup_policy"], timedelta(microseconds=row["catchup_window"]), row["catchup_max_runs"]),
         overlap=row["overlap"],
         max_fires=row["max_fires"],
+        calendars=calendars,
     )
 
 
@@ -84,6 +90,18 @@ def _automation(text: str) -> Automation:
     except ValueError:
         raise SpecError("automation", f"{text!r} is not JSON") from None
     return automation_from_document(document)
+
+
+@lru_cache(maxsize=256)
+def calendars_from_text(text: str) -> tuple[Calendar, ...]:
+    """The calendars that a trigger's row carries, as its deploy resolved them."""
+    try:
+        documents = json.loads(text)
+    except ValueError:
+        raise SpecError("calendars", f"{text!r} is not JSON") from None
+    if not isinstance(documents, list):
+        raise SpecError("calendars", "must be a list of calendars")
+    return tuple(calendar_from_document(document) for document in documents)
 
 
 def _ceil_second(instant: Micros | None) -> int | None:
