@@ -1,0 +1,124 @@
+"""The documents that programs read: fixed keys in fixed order, instants as RFC 3339 in UTC. Scripts depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from scheduler.cli.output import keyed
+from scheduler.domain.instants import to_rfc3339
+
+Row = Mapping[str, Any]
+
+TASK: Final = (
+    "project",
+    "domain",
+    "name",
+    "version",
+    "environment",
+    "function_name",
+    "description",
+    "total_triggers",
+    "active_triggers",
+    "deployed_at",
+    "deployed_by",
+)
+TRIGGER: Final = (
+    "project",
+    "domain",
+    "task",
+    "name",
+    "version",
+    "active",
+    "automation",
+    "next_fire_at",
+    "triggered_at",
+    "revision",
+    "state",
+    "error",
+)
+RUN: Final = (
+    "name",
+    "project",
+    "domain",
+    "task",
+    "version",
+    "trigger",
+    "scheduled_at",
+    "phase",
+    "attempt",
+    "lost",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "error",
+)
+RUN_DETAILS: Final = ("inputs", "outputs", "links", "event")
+ATTEMPT: Final = ("attempt", "phase", "started_at", "finished_at", "worker", "error")
+WORKER: Final = ("name", "version", "started_at", "renewed_at", "lease_until", "running", "waits")
+_SLOT: Final = {
+    "run": ("kind", "scheduled_at", "run", "phase"),
+    "skipped": ("kind", "from", "to", "count", "reason"),
+}
+# Named one by one: an input or a schedule may hold a number under any key.
+_INSTANTS: Final = frozenset(
+    {
+        "deployed_at",
+        "next_fire_at",
+        "triggered_at",
+        "scheduled_at",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "renewed_at",
+        "lease_until",
+        "from",
+        "to",
+    }
+)
+
+
+def task(row: Row) -> dict[str, Any]:
+    """A row of `tasks list`."""
+    return _document(row, TASK)
+
+
+def trigger(row: Row) -> dict[str, Any]:
+    """A row of `triggers list`."""
+    return _document(row, TRIGGER)
+
+
+def run(row: Row) -> dict[str, Any]:
+    """A row of `runs list`."""
+    return _document(row, RUN)
+
+
+def run_in_full(row: Row) -> dict[str, Any]:
+    """The document of `runs show`."""
+    attempts = [_document(attempt, ATTEMPT) for attempt in row["attempts"]]
+    covers = row.get("covers")
+    return (
+        _document(row, RUN)
+        | keyed(row, RUN_DETAILS)
+        | {
+            "attempts": attempts,
+            "executor": row.get("executor"),
+            "kind": row.get("kind"),
+            "covers": None if covers is None else {"from": to_rfc3339(covers[0]), "to": to_rfc3339(covers[1])},
+            "waiting_for": row.get("waiting_for"),
+        }
+    )
+
+
+def slot(row: Row) -> dict[str, Any]:
+    """An entry of `slots`: what a run took, or a range that was skipped."""
+    return _document(row, _SLOT[row["kind"]])
+
+
+def worker(row: Row) -> dict[str, Any]:
+    """A row of `workers list`."""
+    return _document(row, WORKER)
+
+
+def _document(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: to_rfc3339(row[key]) if key in _INSTANTS and row[key] is not None else row[key] for key in keys}

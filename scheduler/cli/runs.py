@@ -1,0 +1,155 @@
+"""`scheduler runs`: what was executed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from scheduler.cli.invocation import Invocation
+from scheduler.cli.options import (
+    DomainOption,
+    LimitOption,
+    OutputOption,
+    ProjectOption,
+    SinceOption,
+    TaskOption,
+    TriggerOption,
+)
+from scheduler.cli.output import Output, compact, cut, details, dump, emit, note, table
+from scheduler.cli.verbs import VerbGroup, new_group
+from scheduler.domain.run import Phase
+
+
+class Runs(VerbGroup):
+    """Verbs on runs."""
+
+    later = frozenset({"cancel"})
+
+
+app = new_group(Runs, "Look at runs.")
+
+
+@app.command("list")
+def list_runs(
+    ctx: typer.Context,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    trigger: TriggerOption = None,
+    phase: Annotated[
+        Phase | None, typer.Option("--phase", case_sensitive=False, help="Only runs in this phase.")
+    ] = None,
+    since: SinceOption = None,
+    limit: LimitOption = 50,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List runs, newest first."""
+    from scheduler.cli import documents
+    from scheduler.cli.keys import filters, shown
+    from scheduler.cli.times import TriggerZones, local, since_instant, took
+
+    scheduler = Invocation.of(ctx).app
+    defaults = scheduler.settings.defaults
+    wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
+    with scheduler.reading_client() as client:
+        rows = client.list_runs(
+            **wanted,
+            phase=None if phase is None else phase.value,
+            since=since_instant(since, client.now()),
+            limit=limit + 1,
+        )
+        rows = cut(rows, limit, "runs")
+        if output is not Output.TABLE:
+            emit(dump([documents.run(row) for row in rows], output))
+            return
+        zones = TriggerZones(client)
+        placed = [(row, zones.of(row)) for row in rows]
+    if not placed:
+        note("no run matches")
+        return
+    table(
+        ("RUN", "TRIGGER", "SCHEDULED", "PHASE", "ATTEMPT", "LOST", "STARTED", "TOOK", "ERROR"),
+        (
+            (
+                row["name"],
+                shown(row, defaults, "task", "trigger"),
+                local(row["scheduled_at"], zone) or "by hand",
+                row["phase"],
+                row["attempt"],
+                row["lost"] or None,
+                local(row["started_at"], zone),
+                took(row["started_at"], row["finished_at"]),
+                _first_line(row["error"]),
+            )
+            for row, zone in placed
+        ),
+        right=("ATTEMPT", "LOST", "TOOK"),
+        if_any=("LOST", "ERROR"),
+    )
+
+
+@app.command("show")
+def show_run(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.", show_default=False)],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one run with its inputs, outputs and attempts."""
+    from scheduler.cli import documents
+    from scheduler.cli.times import TriggerZones, local, took
+
+    with Invocation.of(ctx).app.reading_client() as client:
+        row = client.show_run(run)
+        zone = TriggerZones(client).of(row)
+    if output is not Output.TABLE:
+        emit(dump(documents.run_in_full(row), output))
+        return
+    covers, event = row["covers"], row["event"]
+    details(
+        (
+            ("run", row["name"]),
+            ("trigger", f"{row['project']}/{row['domain']}/{row['task']}/{row['trigger']}"),
+            ("version", row["version"]),
+            ("executor", row["executor"]),
+            ("scheduled", local(row["scheduled_at"], zone) or "by hand"),
+            ("covers", f"{local(covers[0], zone)} to {local(covers[1], zone)}" if covers else None),
+            ("phase", row["phase"]),
+            ("waiting for", row["waiting_for"]),
+            ("attempt", row["attempt"]),
+            ("lost", row["lost"] or None),
+            ("created", local(row["created_at"], zone)),
+            ("started", local(row["started_at"], zone)),
+            ("finished", local(row["finished_at"], zone)),
+            ("took", took(row["started_at"], row["finished_at"])),
+            ("error", row["error"]),
+            ("inputs", compact(row["inputs"])),
+            ("outputs", compact(row["outputs"])),
+            ("event", compact(event)),
+            *(("link", compact(link)) for link in row["links"]),
+        )
+    )
+    if row["attempts"]:
+        emit("")
+        table(
+            ("ATTEMPT", "PHASE", "STARTED", "TOOK", "WORKER", "ERROR"),
+            (
+                (
+                    attempt["attempt"],
+                    attempt["phase"],
+                    local(attempt["started_at"], zone),
+                    took(attempt["started_at"], attempt["finished_at"]),
+                    attempt["worker"],
+                    _first_line(attempt["error"]),
+                )
+                for attempt in row["attempts"]
+            ),
+            right=("ATTEMPT", "TOOK"),
+            if_any=("ERROR",),
+        )
+
+
+def _first_line(error: Any) -> str | None:
+    """What an error begins with: the rest, a traceback or captured output, belongs to `runs show -o json`."""
+    lines = str(error).strip().splitlines() if error is not None else []
+    return lines[0] if lines else None

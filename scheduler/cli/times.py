@@ -1,0 +1,129 @@
+"""Instants as people read them: in the zone of the trigger they belong to, with the offset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from scheduler.domain.cron_text import split_zone
+from scheduler.domain.instants import (
+    SECOND,
+    Micros,
+    format_duration,
+    parse_duration,
+    parse_rfc3339,
+    to_datetime,
+    to_micros,
+)
+from scheduler.domain.zones import Zone, zone_of
+from scheduler.errors import NotFound, SpecError
+
+if TYPE_CHECKING:
+    from scheduler.client import Client
+
+
+def utc() -> Zone:
+    """The zone of whatever has no zone of its own."""
+    return zone_of("UTC")
+
+
+def local(instant: Micros | None, zone: Zone) -> str | None:
+    """`reading` of an instant that may not be there."""
+    return None if instant is None else reading(instant, zone)
+
+
+def reading(instant: Micros, zone: Zone) -> str:
+    """`2026-11-21 03:00:00+01:00`, whole seconds."""
+    offset = timezone(timedelta(seconds=zone.offset_at(instant // SECOND)))
+    return to_datetime(instant).astimezone(offset).isoformat(sep=" ", timespec="seconds")
+
+
+def took(start: Micros | None, end: Micros | None) -> str | None:
+    """How long something lasted, as exactly as people care: `0.21s`, `12s`, `1h5m`."""
+    if start is None or end is None or end < start:
+        return None
+    lasted = end - start
+    if lasted < 10 * SECOND:
+        return f"{lasted / SECOND:.2f}s"
+    return format_duration(timedelta(seconds=round(lasted / SECOND)))
+
+
+def since_instant(text: str | None, now: Micros) -> Micros | None:
+    """What `--since` names: a duration back from now, or an instant; raises `SpecError`."""
+    if text is None:
+        return None
+    try:
+        # Nothing is older than 1970, and no database knows longer ago.
+        return max(0, now - to_micros(parse_duration(text)))
+    except SpecError:
+        pass
+    try:
+        return max(0, parse_rfc3339(text, "--since"))
+    except SpecError as error:
+        if "no zone" in error.reason:
+            raise
+        reason = f"{text!r} is neither a duration such as 1h nor a time such as 2026-11-21T02:00:00Z"
+        raise SpecError("--since", reason) from None
+
+
+def zone_of_document(automation: object) -> Zone:
+    """The zone of an automation document; UTC for what has none, and for what plain SQL wrote wrongly."""
+    cron = automation.get("cron") if isinstance(automation, Mapping) else None
+    expression = cron.get("expression") if isinstance(cron, Mapping) else cron
+    try:
+        inline = split_zone(expression)[0] if isinstance(expression, str) else None
+        named = cron.get("timezone") if isinstance(cron, Mapping) else None
+        return zone_of(inline or str(named or "UTC"))
+    except SpecError:
+        return utc()
+
+
+def schedule_text(automation: object) -> str:
+    """An automation document in a few words: `0 2 * * * (Europe/Paris)`, `rate(5 minutes)`, `by hand`."""
+    from scheduler.domain.automation import Cron, automation_from_document
+
+    if automation is None:
+        return "by hand"
+    try:
+        schedule = automation_from_document(automation)
+    except SpecError:
+        return json.dumps(automation, ensure_ascii=False)
+    if isinstance(schedule, Cron) and schedule.timezone != "UTC":
+        return f"{schedule.expression} ({schedule.timezone})"
+    return str(schedule)
+
+
+def described(automation: object, identity: str) -> str | None:
+    """The schedule in plain English; None where there is none, or none that can be read."""
+    from scheduler.domain.automation import automation_from_document, describe
+
+    if automation is None:
+        return None
+    try:
+        return describe(automation_from_document(automation), identity)
+    except SpecError:
+        return None
+
+
+class TriggerZones:
+    """The zones of the triggers that rows name, each looked up once; UTC for triggers that are gone."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[tuple[str, str, str, str], Zone] = {}
+
+    def of(self, row: Mapping[str, Any]) -> Zone:
+        """The zone of the trigger of a run."""
+        from scheduler.cli.keys import TriggerKey
+
+        if row["trigger"] is None:
+            return utc()
+        key = TriggerKey(row["project"], row["domain"], row["task"], row["trigger"])
+        if key not in self._known:
+            try:
+                self._known[key] = zone_of_document(self._client.show_trigger(key)["automation"])
+            except NotFound:
+                self._known[key] = utc()
+        return self._known[key]
