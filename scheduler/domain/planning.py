@@ -40,6 +40,8 @@ class _Decision:
 
     kept: list[Fire] = field(default_factory=list)
     skipped: list[SkippedRange] = field(default_factory=list)
+    # Slots that had an entry before: no range may reach over them.
+    decided: list[Micros] = field(default_factory=list)
 
     def skip(self, job: Job, after: Micros, until: Micros, reason: Reason) -> None:
         """Skips the slots in (after, until], whose ends need not be slots themselves."""
@@ -163,20 +165,25 @@ def _apply_policy(job: Job, decision: _Decision, after: Micros, until: Micros, *
 
 
 def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -> _Decision:
-    clean = _Decision(kept=[fire for fire in decision.kept if not decided(fire.slot)])
+    clean = _Decision(
+        kept=[fire for fire in decision.kept if not decided(fire.slot)],
+        decided=[fire.slot for fire in decision.kept if decided(fire.slot)],
+    )
     for item in decision.skipped:
         if item.reason is Reason.CALENDAR and not decided(item.from_slot):
             clean.skipped.append(item)
         for slot in job.between(item.from_slot - SECOND, item.to_slot):
-            if not decided(slot):
+            if decided(slot):
+                clean.decided.append(slot)
+            else:
                 clean.skipped.append(SkippedRange(slot, slot, 1, item.reason))
     return clean
 
 
 def _ordered(decision: _Decision, kept: list[Fire]) -> list[SkippedRange]:
-    """Ranges oldest first; neighbours of one reason become one unless a run lies between them."""
+    """Ranges oldest first; neighbours of one reason become one unless an entry lies between them."""
     result: list[SkippedRange] = []
-    breaks = [fire.slot for fire in kept]
+    breaks = sorted([fire.slot for fire in kept] + decision.decided)
     stretch: list[SkippedRange] = []
     for item in sorted(decision.skipped, key=lambda skipped: skipped.from_slot):
         while breaks and breaks[0] < item.from_slot:
