@@ -21,6 +21,7 @@ from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.services import operate, query
 from scheduler.services.deploy import DeployResult, Source, deploy_task
+from scheduler.services.forecast import Forecast, forecast
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.store.transaction import Store
@@ -164,6 +165,21 @@ class Client:
         """The living workers and how many runs each holds."""
         with self._store.read() as tx:
             return query.list_workers(tx)
+
+    def simulate(
+        self,
+        after: Micros,
+        until: Micros,
+        *,
+        project: str | None = None,
+        domain: str | None = None,
+        task: str | None = None,
+        name: str | None = None,
+        limit: int = 50,
+    ) -> Forecast:
+        """What would fire in (after, until] if nothing changed; nothing is fired. Raises `SpecError` for too long a period."""
+        with self._store.read() as tx:
+            return forecast(tx, after, until, project=project, domain=domain, task=task, name=name, limit=limit)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

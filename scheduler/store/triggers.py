@@ -249,6 +249,11 @@ class TriggerTable:
         ordered = statement.order_by(tasks.c.project, tasks.c.domain, tasks.c.name, triggers.c.name)
         return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
 
+    def walk_live(self, after: int, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
+        """Live triggers in the order of their ids, for a walk over all of them in batches."""
+        statement = _listing().where(triggers.c.id > after, *conditions).order_by(triggers.c.id).limit(limit)
+        return self._tx.connection.execute(statement).mappings().all()
+
     def next_fires(self, limit: int) -> Sequence[RowMapping]:
         """The live triggers that fire next, soonest first."""
         statement = _listing().where(trigger_due.c.due_at.is_not(None)).order_by(trigger_due.c.due_at).limit(limit)
