@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scheduler.cli.guard import Refused
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     DomainOption,
@@ -38,7 +39,7 @@ def list_runs(
     task: TaskOption = None,
     trigger: TriggerOption = None,
     phase: Annotated[
-        Phase | None, typer.Option("--phase", case_sensitive=False, help="Only runs in this phase.")
+        str | None, typer.Option("--phase", help=f"Only runs in this phase: {', '.join(Phase)}.", show_default=False)
     ] = None,
     since: SinceOption = None,
     limit: LimitOption = 50,
@@ -52,10 +53,11 @@ def list_runs(
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
+    wanted_phase = None if phase is None else phase_named(phase)
     with scheduler.reading_client() as client:
         rows = client.list_runs(
             **wanted,
-            phase=None if phase is None else phase.value,
+            phase=wanted_phase,
             since=since_instant(since, client.now()),
             limit=limit + 1,
         )
@@ -147,6 +149,14 @@ def show_run(
             right=("ATTEMPT", "TOOK"),
             if_any=("ERROR",),
         )
+
+
+def phase_named(text: str) -> Phase:
+    """The phase of this name, in whatever case it was typed."""
+    try:
+        return Phase(text.upper())
+    except ValueError:
+        raise Refused(f"--phase {text!r} is none of {', '.join(Phase)}") from None
 
 
 def _first_line(error: Any) -> str | None:
