@@ -27,6 +27,7 @@ class Root(LazyGroup):
         "serve": Verb("serve", "Run a worker until SIGTERM or Ctrl-C, then drain it."),
         "deploy": Verb("deploy", "Deploy tasks and their triggers from manifests."),
         "next": Verb("next", "Say when a schedule fires, without any database."),
+        "simulate": Verb("simulate", "Say what the deployed triggers would fire in a period."),
         "slots": Verb("slots", "Say what became of each slot of a trigger."),
         "tasks": Verb("tasks", "Look at tasks: list, show."),
         "triggers": Verb("triggers", "Look at triggers and act on them: list, show, activate, deactivate, fire."),
@@ -36,7 +37,7 @@ class Root(LazyGroup):
         "db": Verb("db", "Look after the database's schema: upgrade, current."),
         "version": Verb("version", "Print the version."),
     }
-    later = frozenset({"simulate", "backfill", "export", "doctor", "token"})
+    later = frozenset({"backfill", "export", "doctor", "token"})
 
     def invoke(self, ctx: Any) -> Any:
         try:

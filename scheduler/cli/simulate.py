@@ -24,7 +24,9 @@ _HOURS, _MINUTES = 24, 60
 def simulate(
     ctx: typer.Context,
     start: Annotated[str | None, typer.Option("--from", metavar="WHEN", help="Later than this; else now.")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="WHEN", help="Up to this; else a day after --from.")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="WHEN", help="Up to this; else a day after --from.")
+    ] = None,
     project: ProjectOption = None,
     domain: DomainOption = None,
     task: TaskOption = None,
@@ -37,13 +39,15 @@ def simulate(
     The table ends with a map of the load: one column an hour, one row a minute of the hour (UTC), so that a crowd that
     starts at once can be seen.
     """
-    from scheduler.cli.keys import filters
+    from scheduler.cli.keys import filters, shown
     from scheduler.cli.times import TriggerZones, reading
     from scheduler.domain.instants import parse_rfc3339, to_rfc3339
     from scheduler.errors import SpecError
 
     scheduler = Invocation.of(ctx).app
-    wanted = filters(scheduler.settings.defaults, project, domain, task, trigger)
+    defaults = scheduler.settings.defaults
+    wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
+    wanted["name"] = wanted.pop("trigger")
     with scheduler.reading_client() as client:
         after = client.now() if start is None else parse_rfc3339(start, "--from")
         until = after + 86_400_000_000 if end is None else parse_rfc3339(end, "--to")
@@ -61,8 +65,10 @@ def simulate(
                 (
                     (
                         reading(fire["due_at"], zones.of(fire)),
-                        None if fire["due_at"] == fire["scheduled_at"] else reading(fire["scheduled_at"], zones.of(fire)),
-                        f"{fire['task']}/{fire['trigger']}",
+                        None
+                        if fire["due_at"] == fire["scheduled_at"]
+                        else reading(fire["scheduled_at"], zones.of(fire)),
+                        shown(fire, defaults, "task", "trigger"),
                     )
                     for fire in found.fires
                 ),
@@ -91,7 +97,9 @@ def heat_map(by_minute: Mapping[int, int], *, unicode: bool = True) -> str:
         level = 1 if most == 1 else 1 + math.floor(math.log(count) / math.log(most) * (len(shades) - 2))
         return shades[min(level, len(shades) - 1)]
 
-    rows = ["".join(shade(by_minute.get(hour * 60 + minute, 0)) * 2 for hour in range(_HOURS)) for minute in range(_MINUTES)]
+    rows = [
+        "".join(shade(by_minute.get(hour * 60 + minute, 0)) * 2 for hour in range(_HOURS)) for minute in range(_MINUTES)
+    ]
     lines = ["UTC    " + "".join(f"{hour:02d}" for hour in range(_HOURS))]
     first = 0
     for minute in range(1, _MINUTES + 1):
