@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, cast, get_args
 
 from scheduler.domain.automation import Automation, DayRule, Dialect, DstPolicy, RateUnit, automation_from_document
+from scheduler.domain.calendars import Calendar
 from scheduler.domain.cron_text import split_zone
 from scheduler.domain.trigger import CatchUp, CatchUpPolicy, Overlap, TriggerSpec
 from scheduler.domain.zones import zone_of
@@ -57,7 +58,7 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
             "start": trigger.instant("start"),
             "end": trigger.instant("end"),
             "max_fires": trigger.whole("max_fires", None, 1, 2**31 - 1),
-            "calendars": tuple(text for _, text in trigger.texts("calendars")),
+            "calendars": _named_calendars(trigger),
             "active": trigger.flag("active", True),
             "description": trigger.text("description"),
         }
@@ -70,6 +71,13 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
     except SpecError as error:
         report.add((*trigger.path, *parse_path(error.field)), error.reason)
         return None
+
+
+def _named_calendars(trigger: Section) -> tuple[Calendar, ...]:
+    """The calendars by name only: their dates may stand in a file that is read later."""
+    return tuple(
+        Calendar(text) for _, text in trigger.texts("calendars") if text and text == text.strip() and "/" not in text
+    )
 
 
 def _catchup(section: Section) -> CatchUp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast, get_args
@@ -99,7 +99,19 @@ def load_manifests(
     reader.check_calendars()
     if reader.problems:
         raise ConfigError(names[0] if len(names) == 1 else "manifests", reader.problems)
-    return Manifests(tuple(reader.definitions), reader.calendars, {key: seen[0] for key, seen in reader.seen.items()})
+    definitions = tuple(_with_calendars(definition, reader.calendars) for definition in reader.definitions)
+    return Manifests(definitions, reader.calendars, {key: seen[0] for key, seen in reader.seen.items()})
+
+
+def _with_calendars(definition: TaskDefinition, calendars: Mapping[str, Calendar]) -> TaskDefinition:
+    """The definition with the dates of the calendars that its triggers name, wherever in the files those stand."""
+    if not any(trigger.calendars for trigger in definition.triggers):
+        return definition
+    triggers = (
+        replace(trigger, calendars=tuple(calendars[calendar.name] for calendar in trigger.calendars))
+        for trigger in definition.triggers
+    )
+    return replace(definition, triggers=tuple(triggers))
 
 
 class _Reader:
@@ -302,7 +314,6 @@ class _Reader:
 
 # Keys of the final schema that are stored and pinned but not acted upon yet. Remove a line with its lack.
 _TASK_NOT_YET: Final[tuple[tuple[str, Callable[[TaskDefinition], bool]], ...]] = (
-    ("deadline", lambda task: task.spec.deadline is not None),
     ("max_concurrent_runs", lambda task: task.spec.max_concurrent_runs is not None),
     ("on_unknown", lambda task: task.spec.on_unknown != _PLAIN.on_unknown),
     ("cancel_give_up", lambda task: task.spec.cancel_give_up != _PLAIN.cancel_give_up),
@@ -310,7 +321,6 @@ _TASK_NOT_YET: Final[tuple[tuple[str, Callable[[TaskDefinition], bool]], ...]] =
 _TRIGGER_NOT_YET: Final[tuple[tuple[str, Callable[[TriggerSpec], bool]], ...]] = (
     ("overlap", lambda trigger: trigger.overlap != _BY_HAND.overlap),
     ("pause_on_failure", lambda trigger: trigger.pause_on_failure is not None),
-    ("calendars", lambda trigger: bool(trigger.calendars)),
 )
 
 
