@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
@@ -51,9 +51,13 @@ def version() -> str:
 class App:
     """Everything a process of this package may be asked for, made from its settings."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, executors: Mapping[str, Executor] | None = None
+    ) -> None:
+        """`executors`, if given, are used as they are instead of those that the settings declare."""
         self.settings = settings
         self._clock = clock
+        self._executors = executors
 
     @classmethod
     def load(cls, config: Path | None = None) -> App:
@@ -74,13 +78,13 @@ class App:
         if file is not None and not file.exists():
             raise StoreError(f"there is no database yet at {file}: `scheduler serve` or `scheduler deploy` makes it")
         require_schema(store)
-        return Client(store, planning=self._options().planning)
+        return Client(store, planning=self.worker_options().planning)
 
     def writing_client(self) -> Client:
         """A client for verbs that change something: the embedded database is made or upgraded first."""
         store = self.open_store()
-        self._prepare(store)
-        client = Client(store, planning=self._options().planning)
+        self.prepare(store)
+        client = Client(store, planning=self.worker_options().planning)
         client.ensure_projects(self.settings.projects)
         return client
 
@@ -92,7 +96,8 @@ class App:
         """Brings the schema up to date; returns what it was."""
         return upgrade_schema(self.open_store())
 
-    def _prepare(self, store: Store) -> None:
+    def prepare(self, store: Store) -> None:
+        """Makes or upgrades the schema where the settings say so, else raises `SchemaMismatch` unless it fits."""
         if self.settings.database.upgrades_itself:
             upgrade_schema(store)
         else:
@@ -103,6 +108,8 @@ class App:
 
     def build_executors(self) -> dict[str, Executor]:
         """The declared executors, made with their options; raises `ConfigError` naming every fault of every one."""
+        if self._executors is not None:
+            return dict(self._executors)
         from executors.errors import ExecutorConfigError, ExecutorNotFound
         from executors.registry import build
         from scheduler.interpolation import interpolate
@@ -132,6 +139,8 @@ class App:
         from executors.errors import ExecutorError
         from executors.registry import resolve
 
+        if self._executors is not None:
+            return {name: type(executor) for name, executor in self._executors.items()}
         classes: dict[str, type[Executor] | None] = {}
         for name, declared in self.settings.executors.items():
             try:
@@ -150,7 +159,8 @@ class App:
             declared = sorted(self._executor_classes)
             hint = nearest(executor, declared)
             known = ", ".join(declared) or "none"
-            return [Problem("executor", f"{executor!r} is not declared in the settings' executors ({known}){hint}")]
+            where = "declared in the settings' executors" if self._executors is None else "one of the given executors"
+            return [Problem("executor", f"{executor!r} is not {where} ({known}){hint}")]
         found = self._executor_classes[executor]
         if found is None:
             return []
@@ -195,7 +205,8 @@ class App:
 
     # --- the worker --------------------------------------------------------------------------------------------------
 
-    def _options(self) -> WorkerOptions:
+    def worker_options(self) -> WorkerOptions:
+        """How a worker of these settings behaves."""
         worker = self.settings.worker
         return WorkerOptions(
             name=worker.name or "",
@@ -223,13 +234,12 @@ class App:
         return asyncio.run(self._serve(executors, manifests))
 
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
-        options = self._options()
         store = self.open_store()
-        sessions = _Sessions()
-        client = Client(store, planning=options.planning)
+        sessions = HttpSessions()
+        client = Client(store, planning=self.worker_options().planning)
 
         async def before_start(transactions: Transactions) -> None:
-            await transactions.patiently(lambda: self._prepare(store))
+            await transactions.patiently(lambda: self.prepare(store))
             await transactions.patiently(lambda: client.ensure_projects(self.settings.projects))
             for definition in manifests.definitions:
                 deploy = partial(_deploy_at_start, client, definition)
@@ -237,33 +247,7 @@ class App:
                 if result.applied:
                     log.info("deployed", task=result.key, version=result.version)
 
-        def on_ready() -> None:
-            log.info(
-                "ready",
-                version=options.version,
-                database=store.engine.url.render_as_string(hide_password=True),
-                zones=options.zones,
-                executors=", ".join(sorted(executors)),
-            )
-
-        worker = Worker(
-            store,
-            executors,
-            options,
-            prepare=_prepare_config,
-            limits={
-                name: declared.max_concurrent_runs
-                for name, declared in self.settings.executors.items()
-                if declared.max_concurrent_runs is not None
-            },
-            clock=self._clock,
-            on_ready=on_ready,
-            http_session=sessions.get,
-            before_start=before_start,
-            secrets=self._secrets(),
-            hidden_env=frozenset(secret.env for secret in self.settings.secrets.values()),
-            announce=lambda: client.upcoming(5),
-        )
+        worker = self.make_worker(store, executors, sessions, before_start)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, worker.stop)
@@ -282,13 +266,52 @@ class App:
             os._exit(0)
         return 0
 
+    def make_worker(
+        self,
+        store: Store,
+        executors: Mapping[str, Executor],
+        sessions: HttpSessions,
+        before_start: Callable[[Transactions], Awaitable[None]] | None = None,
+    ) -> Worker:
+        """A worker of these settings on a store, to be run on the event loop that calls this."""
+        options = self.worker_options()
+
+        def on_ready() -> None:
+            log.info(
+                "ready",
+                version=options.version,
+                database=store.engine.url.render_as_string(hide_password=True),
+                zones=options.zones,
+                executors=", ".join(sorted(executors)),
+            )
+
+        return Worker(
+            store,
+            executors,
+            options,
+            prepare=prepare_config,
+            limits={
+                name: declared.max_concurrent_runs
+                for name, declared in self.settings.executors.items()
+                if declared.max_concurrent_runs is not None
+            },
+            clock=self._clock,
+            on_ready=on_ready,
+            http_session=sessions.get,
+            before_start=before_start,
+            secrets=self._secrets(),
+            hidden_env=frozenset(secret.env for secret in self.settings.secrets.values()),
+            announce=lambda: Client(store, planning=options.planning).upcoming(5),
+        )
+
     def _secrets(self) -> dict[str, str]:
         return {
             name: os.environ[secret.env] for name, secret in self.settings.secrets.items() if secret.env in os.environ
         }
 
 
-def _prepare_config(executor: Executor, execution: Execution) -> Any:
+def prepare_config(executor: Executor, execution: Execution) -> Any:
+    """The config of one execution as its executor gets it: placeholders filled, checked, made a `Config`."""
     from executors.registry import parse_config
     from executors.templating import placeholders, render
     from scheduler.domain.instants import to_datetime
@@ -311,13 +334,14 @@ def _filed(error: ConfigError) -> list[Problem]:
     return [Problem(problem.where, problem.reason, problem.file or error.path) for problem in error.problems]
 
 
-class _Sessions:
+class HttpSessions:
     """One HTTP session for all executors of a worker, made when the first of them asks."""
 
     def __init__(self) -> None:
         self._session: ClientSession | None = None
 
     def get(self) -> ClientSession:
+        """The session; call it on the event loop."""
         if self._session is None:
             from aiohttp import ClientSession, DummyCookieJar
 
@@ -326,5 +350,6 @@ class _Sessions:
         return self._session
 
     async def close(self) -> None:
+        """Closes it, if any was made."""
         if self._session is not None:
             await self._session.close()
