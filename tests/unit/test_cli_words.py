@@ -38,16 +38,29 @@ def call(*words: str, exits: int = 0) -> Result:
 def test_help_lists_the_verbs_that_are_there_and_no_others() -> None:
     shown = call("--help").stdout
     listed = shown.split("Commands:")[1]
-    for verb in ("serve", "deploy", "next", "slots", "tasks", "triggers", "runs", "workers", "config", "db", "version"):
+    for verb in (
+        "serve",
+        "deploy",
+        "next",
+        "simulate",
+        "slots",
+        "tasks",
+        "triggers",
+        "runs",
+        "workers",
+        "config",
+        "db",
+        "version",
+    ):
         assert f"\n  {verb} " in listed
-    for verb in ("simulate", "backfill", "export", "doctor", "token"):
+    for verb in ("backfill", "export", "doctor", "token"):
         assert verb not in listed
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        *(["simulate"], ["backfill"], ["export"], ["doctor", "--all"], ["token", "create", "x"]),
+        *(["backfill"], ["export"], ["doctor", "--all"], ["token", "create", "x"]),
         *(["tasks", "versions", "x"], ["triggers", "revisions", "a/b"], ["triggers", "delete", "a/b"]),
         ["runs", "cancel", "x"],
     ],
