@@ -42,6 +42,7 @@ MAY: dict[str, set[str]] = {
         "scheduler.settings",
         "scheduler.manifests",
         "scheduler.texts",
+        "scheduler.clock",
         *DOMAIN_AND_ERRORS,
     },
 }
