@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -16,12 +17,15 @@ from scheduler.loop.transactions import Transactions
 from scheduler.services.fire import Fired, due_triggers, fire_due, quarantine
 from scheduler.services.plan import Planning
 from scheduler.services.sync import plan_after_clock_set_back, plan_with_new_zones, refresh_summaries, sync_triggers
+from scheduler.store.runs import NewRun
 from scheduler.store.transaction import Transaction
 
 log = structlog.get_logger("scheduler.firing")
 
 # How long the claim may trust its floor: rollbacks and deploys put rows below it.
 _FLOOR_SECONDS = 3.0
+# Late triggers decided in one transaction before it is known how many runs each of them brings.
+_FIRST_LATE = 10
 
 
 class Firing:
@@ -42,6 +46,7 @@ class Firing:
         self._planning = planning
         self._batch = fire_batch
         self._floor: tuple[Micros, float] | None = None
+        self._late_limit = _FIRST_LATE
         self._unsynced = True
         self._clock_set_back = False
         self.bell = Doorbell()
@@ -63,18 +68,38 @@ class Firing:
             await self.run_once()
 
     async def run_once(self) -> None:
-        """Plans what changed, decides all that is due, and arms the alarm for the next due instant."""
+        """Plans what changed, decides all that is due, and arms the alarm for the next due instant.
+
+        What is due within the grace comes first. Late triggers, which may owe hundreds of runs each, are decided a few at
+        a time, and between any two such transactions whatever has come due or was changed meanwhile has its turn.
+        """
+        late = True
+        while late:
+            await self._plan_changed()
+            while (await self._fire(on_time=True, limit=self._batch)).claimed >= self._batch:
+                pass
+            delay = await self._transactions.run(_until_next_due)
+            late = delay == 0 and await self._fire_late()
+        self._beats.alarm("due", delay, self.bell.ring)
+
+    async def _plan_changed(self) -> None:
         if self._clock_set_back:
             self._clock_set_back = False
             await self._all(plan_after_clock_set_back)
         if self._unsynced:
             self._unsynced = False
             await self.sync()
-        full = True
-        while full:
-            full = (await self._fire()).claimed >= self._batch
-        delay = await self._transactions.run(_until_next_due)
-        self._beats.alarm("due", delay, self.bell.ring)
+
+    async def _fire_late(self) -> bool:
+        """Decides a few of the triggers that are longest due; False where none could be had."""
+        limit = min(self._late_limit, self._batch)
+        fired = await self._fire(on_time=False, limit=limit)
+        if fired.claimed < limit:
+            self._late_limit = _FIRST_LATE
+        else:
+            # A transaction shall not write many more runs than a full batch of on-time triggers does.
+            self._late_limit = max(1, min(limit * 10, self._batch * fired.claimed // max(1, len(fired.runs))))
+        return fired.claimed > 0
 
     async def walk_zones(self, zones: str) -> None:
         """Plans every trigger anew whose zone's rules changed since the database was last planned."""
@@ -95,9 +120,9 @@ class Firing:
         while full:
             full = await self._transactions.run(service, self._planning, self._batch) >= self._batch
 
-    async def _fire(self) -> Fired:
+    async def _fire(self, *, on_time: bool, limit: int) -> Fired:
         try:
-            fired = await self._fire_batch(None)
+            fired = await self._fire_batch(on_time=on_time, limit=limit)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -105,23 +130,23 @@ class Firing:
             fired = await self._fire_singly()
         return fired
 
-    async def _fire_batch(self, only: int | None) -> Fired:
+    async def _fire_batch(self, *, on_time: bool = False, limit: int = 1, only: int | None = None) -> Fired:
         now = asyncio.get_running_loop().time()
         if self._floor is not None and now - self._floor[1] > _FLOOR_SECONDS:
             self._floor = None
         places, room = self._dispatching.room_on_time()
         with self._dispatching.taking():
             fired = await self._transactions.run(
-                fire_due,
+                _fire_on_time if on_time else fire_due,
                 self._planning,
-                limit=self._batch,
+                limit=limit,
                 owner=self._dispatching.incarnation if places else None,
                 room=room,
                 places=places,
-                floor=None if self._floor is None else self._floor[0],
+                floor=self._floor[0] if on_time and self._floor is not None else None,
                 only=only,
             )
-            if fired.claimed >= self._batch and fired.newest_due is not None and self._floor is None:
+            if on_time and fired.claimed >= limit and fired.newest_due is not None and self._floor is None:
                 self._floor = (fired.newest_due, now)
             self._report(fired)
             await self._dispatching.fired(fired)
@@ -131,7 +156,7 @@ class Firing:
         ids = await self._transactions.run(due_triggers, self._batch)
         for trigger_id in ids:
             try:
-                await self._fire_batch(trigger_id)
+                await self._fire_batch(only=trigger_id)
             except StoreUnavailable:
                 raise
             except Exception as error:
@@ -140,19 +165,32 @@ class Firing:
         return Fired()
 
     def _report(self, fired: Fired) -> None:
+        late: dict[int, list[NewRun]] = {}
         for run in fired.runs:
-            row = fired.triggers[run.trigger_id]
-            log.info(
-                "fired",
-                trigger=f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}",
-                slot=to_rfc3339(run.scheduled_at),
-                run=run.name,
-                **({"late": True} if run.priority else {}),
-            )
+            if run.priority:
+                late.setdefault(run.trigger_id, []).append(run)
+            else:
+                log.info("fired", trigger=_key(fired, run), slot=to_rfc3339(run.scheduled_at), run=run.name)
+        for runs in late.values():
+            # One line a trigger: after a long outage a line a run would itself hold up what is on time.
+            slots = sorted(run.scheduled_at for run in runs)
+            span = to_rfc3339(slots[0]) if len(slots) == 1 else f"{to_rfc3339(slots[0])} to {to_rfc3339(slots[-1])}"
+            log.info("fired late", trigger=_key(fired, runs[0]), runs=len(runs), slots=span)
         for reason, count in fired.skipped.items():
             log.warning("slots skipped", reason=str(reason), count=count)
         for error in fired.quarantined:
             log.error("a trigger is set aside: it cannot be planned", error=error)
+
+
+def _key(fired: Fired, run: NewRun) -> str:
+    row = fired.triggers[run.trigger_id]
+    return f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}"
+
+
+def _fire_on_time(tx: Transaction, planning: Planning, *, floor: Micros | None, **options: Any) -> Fired:
+    """`fire_due`, for triggers that have been due for no longer than the grace."""
+    within_grace = tx.now() - planning.misfire_grace
+    return fire_due(tx, planning, floor=within_grace if floor is None else max(floor, within_grace), **options)
 
 
 def _until_next_due(tx: Transaction) -> Micros | None:
