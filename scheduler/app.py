@@ -17,9 +17,10 @@ import structlog
 
 from scheduler.client import Client
 from scheduler.clock import Clock
+from scheduler.domain.instants import to_micros
 from scheduler.domain.occurrences import tzdata_version
 from scheduler.errors import ConfigError, Problem, SchemaMismatch, StoreError
-from scheduler.loop.worker import Worker, WorkerOptions
+from scheduler.services.plan import Planning
 from scheduler.services.sync import record_zones
 from scheduler.settings import Settings
 from scheduler.store.engine import sqlite_file
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from executors.protocol import Executor
     from scheduler.domain.task import TaskDefinition
     from scheduler.loop.transactions import Transactions
+    from scheduler.loop.worker import Worker, WorkerOptions
     from scheduler.manifests import Manifests
     from scheduler.services.deploy import DeployResult
     from scheduler.services.take import Execution
@@ -71,20 +73,20 @@ class App:
         database = self.settings.database
         return Store.open(database.url, clock=self._clock, pool_size=database.pool_size)
 
-    def reading_client(self) -> Client:
-        """A client that finds a database or says so: reading never makes one."""
+    def client(self) -> Client:
+        """A client for a database that is there: whoever looks or acts never makes one. Raises `StoreError`."""
         store = self.open_store()
         file = sqlite_file(store.engine.url)
         if file is not None and not file.exists():
             raise StoreError(f"there is no database yet at {file}: `scheduler serve` or `scheduler deploy` makes it")
         require_schema(store)
-        return Client(store, planning=self.worker_options().planning)
+        return Client(store, planning=self._planning)
 
-    def writing_client(self) -> Client:
-        """A client for verbs that change something: the embedded database is made or upgraded first."""
+    def deploying_client(self) -> Client:
+        """A client for deploys: the embedded database is made or upgraded first."""
         store = self.open_store()
         self.prepare(store)
-        client = Client(store, planning=self.worker_options().planning)
+        client = Client(store, planning=self._planning)
         client.ensure_projects(self.settings.projects)
         return client
 
@@ -200,6 +202,11 @@ class App:
         return manifests
 
     @property
+    def _planning(self) -> Planning:
+        worker = self.settings.worker
+        return Planning(to_micros(worker.misfire_grace), f"{version()}/{tzdata_version()}")
+
+    @property
     def _source(self) -> str:
         return str(self.settings.source or "settings")
 
@@ -207,6 +214,8 @@ class App:
 
     def worker_options(self) -> WorkerOptions:
         """How a worker of these settings behaves."""
+        from scheduler.loop.worker import WorkerOptions
+
         worker = self.settings.worker
         return WorkerOptions(
             name=worker.name or "",
@@ -236,7 +245,7 @@ class App:
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
         store = self.open_store()
         sessions = HttpSessions()
-        client = Client(store, planning=self.worker_options().planning)
+        client = Client(store, planning=self._planning)
 
         async def before_start(transactions: Transactions) -> None:
             await transactions.patiently(lambda: self.prepare(store))
@@ -274,6 +283,9 @@ class App:
         before_start: Callable[[Transactions], Awaitable[None]] | None = None,
     ) -> Worker:
         """A worker of these settings on a store, to be run on the event loop that calls this."""
+        # Listings come through this module too, and need neither the loops nor their clockwork.
+        from scheduler.loop.worker import Worker
+
         options = self.worker_options()
 
         def on_ready() -> None:

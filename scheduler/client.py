@@ -26,6 +26,8 @@ from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.store.transaction import Store
 
+__all__ = ["Client", "DeployResult", "Forecast", "TriggerKey", "operating_system_user"]
+
 
 def operating_system_user() -> str:
     """Who runs this process, for `deployed_by` and `updated_by`."""

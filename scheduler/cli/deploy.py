@@ -16,7 +16,7 @@ from scheduler.cli.verbs import new_app
 
 if TYPE_CHECKING:
     from scheduler.app import App
-    from scheduler.client import DeployResult  # type: ignore[attr-defined,unused-ignore]
+    from scheduler.client import DeployResult
     from scheduler.manifests import Manifests
 
 app = new_app()
@@ -64,12 +64,12 @@ def deploy(
 
 
 def _deploy(scheduler: App, manifests: Manifests) -> Iterator[DeployResult]:
-    with scheduler.writing_client() as client:
+    with scheduler.deploying_client() as client:
         yield from client.deploy(manifests.definitions)
 
 
 def _would_deploy(scheduler: App, manifests: Manifests) -> Iterator[DeployResult]:
-    from scheduler.client import DeployResult  # type: ignore[attr-defined,unused-ignore]
+    from scheduler.client import DeployResult
 
     if scheduler.schema_state().found is None:
         # A dry run makes no database; without one, everything would be new.
@@ -77,5 +77,5 @@ def _would_deploy(scheduler: App, manifests: Manifests) -> Iterator[DeployResult
             names = tuple(trigger.name for trigger in definition.triggers)
             yield DeployResult(definition.key, definition.version, True, created=names)
         return
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         yield from client.deploy(manifests.definitions, dry_run=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scheduler.cli.guard import Refused
-from scheduler.client import TriggerKey as TriggerKey  # type: ignore[attr-defined,unused-ignore]
+from scheduler.client import TriggerKey as TriggerKey
 from scheduler.domain.identity import check_name
 from scheduler.errors import SpecError
 

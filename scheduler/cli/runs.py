@@ -54,7 +54,7 @@ def list_runs(
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
     wanted_phase = None if phase is None else phase_named(phase)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         rows = client.list_runs(
             **wanted,
             phase=wanted_phase,
@@ -101,7 +101,7 @@ def show_run(
     from scheduler.cli import documents
     from scheduler.cli.times import TriggerZones, local, took
 
-    with Invocation.of(ctx).app.reading_client() as client:
+    with Invocation.of(ctx).app.client() as client:
         row = client.show_run(run)
         zone = TriggerZones(client).of(row)
     if output is not Output.TABLE:

@@ -48,7 +48,7 @@ def simulate(
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
     wanted["name"] = wanted.pop("trigger")
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         after = client.now() if start is None else parse_rfc3339(start, "--from")
         until = after + 86_400_000_000 if end is None else parse_rfc3339(end, "--to")
         if until <= after:

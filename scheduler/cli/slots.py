@@ -30,7 +30,7 @@ def slots(
 
     scheduler = Invocation.of(ctx).app
     key = trigger_key(trigger, scheduler.settings.defaults)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         start = since_instant(since, client.now())
         rows = client.list_slots(key, limit + 1)
         zone = zone_of_document(client.show_trigger(key)["automation"])

@@ -38,7 +38,7 @@ def list_tasks(
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         rows = client.list_tasks(
             project=wanted["project"], domain=wanted["domain"], name=wanted["task"], limit=limit + 1
         )
@@ -80,7 +80,7 @@ def show_task(
 
     scheduler = Invocation.of(ctx).app
     key = task_key(task, scheduler.settings.defaults)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         row = client.show_task(*key)
     if output is not Output.TABLE:
         emit(dump(documents.task(row), output))

@@ -59,7 +59,7 @@ def list_triggers(
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         rows = client.list_triggers(
             project=wanted["project"],
             domain=wanted["domain"],
@@ -104,7 +104,7 @@ def show_trigger(ctx: typer.Context, trigger: TriggerArgument, output: OutputOpt
 
     scheduler = Invocation.of(ctx).app
     key = trigger_key(trigger, scheduler.settings.defaults)
-    with scheduler.reading_client() as client:
+    with scheduler.client() as client:
         row = client.show_trigger(key)
     if output is not Output.TABLE:
         emit(dump(documents.trigger(row), output))
@@ -201,7 +201,7 @@ def _each(ctx: typer.Context, triggers: list[str], act: Callable[[Client, Trigge
     scheduler = Invocation.of(ctx).app
     keys = trigger_keys(triggers, scheduler.settings.defaults)
     codes = set()
-    with scheduler.writing_client() as client:
+    with scheduler.client() as client:
         for key in keys:
             try:
                 emit(act(client, key))

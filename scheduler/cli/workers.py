@@ -18,7 +18,7 @@ def list_workers(ctx: typer.Context, limit: LimitOption = 50, output: OutputOpti
     from scheduler.cli import documents
     from scheduler.cli.times import local, utc
 
-    with Invocation.of(ctx).app.reading_client() as client:
+    with Invocation.of(ctx).app.client() as client:
         rows = client.list_workers()
     rows = cut(rows, limit, "workers")
     if output is not Output.TABLE:

@@ -132,6 +132,8 @@ def _translate(error: DBAPIError) -> Exception | None:
         if "unable to open" in message or "disk I/O" in message or "disk is full" in message or "readonly" in message:
             return StoreUnavailable(f"the database file cannot be used: {message}")
         return None
+    if isinstance(original, sqlite3.DatabaseError) and "not a database" in str(original):
+        return StoreError("the database file is not a SQLite database: name another one, or move it away")
     state = getattr(original, "sqlstate", None)
     if state in _POSTGRES_RETRY:
         return TransactionUndoneError(str(original))
