@@ -34,6 +34,7 @@ TRIGGER: Final = frozenset(
 )
 """The keys of a trigger."""
 
+_COMMON: Final = frozenset({"name", *_KINDS})
 _CATCHUP: Final = frozenset({"policy", "window", "max_runs"})
 _CRON: Final = frozenset({"expression", "timezone", "dialect", "day_rule", "dst"})
 _FIXED_RATE: Final = frozenset({"value", "unit", "start_time"})
@@ -47,8 +48,8 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
     name = trigger.name("name") if trigger.require("name") else ""
     automation = _automation(trigger, default_timezone)
     parts: dict[str, Any] = {}
-    # Most triggers say little more than when they fire; what they leave out need not be looked for.
-    if len(trigger.values) > 2:
+    # Most triggers say no more than when they fire; what they leave out need not be looked for.
+    if not _COMMON.issuperset(trigger.values):
         parts = {
             "inputs": trigger.mapping("inputs"),
             "catchup": _catchup(trigger.section("catchup", _CATCHUP)),
@@ -75,9 +76,13 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
 
 def _named_calendars(trigger: Section) -> tuple[Calendar, ...]:
     """The calendars by name only: their dates may stand in a file that is read later."""
-    return tuple(
-        Calendar(text) for _, text in trigger.texts("calendars") if text and text == text.strip() and "/" not in text
-    )
+    named: list[Calendar] = []
+    for path, text in trigger.texts("calendars"):
+        try:
+            named.append(Calendar(text))
+        except SpecError as error:
+            trigger.report.add(path, error.reason)
+    return tuple(named)
 
 
 def _catchup(section: Section) -> CatchUp:

@@ -64,7 +64,7 @@ def _projects() -> dict[str, tuple[str, ...]]:
 
 
 def _executors() -> dict[str, Executor]:
-    return {"logging": Executor(use="logging")}
+    return {name: Executor(use=name) for name in ("logging", "python", "http")}
 
 
 class Settings(Section):

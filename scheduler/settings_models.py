@@ -25,6 +25,8 @@ def _duration(value: object) -> timedelta:
         return value
     if isinstance(value, str):
         return parse_duration(value, "")
+    if value is None:
+        raise ValueError("is empty: give it a value or remove the key")
     hint = f": write {value}s" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
     raise ValueError(f"is {kind(value)}, not a duration such as 30s or 10m{hint}")
 
