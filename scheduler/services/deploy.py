@@ -10,12 +10,10 @@ from scheduler.domain.automation import automation_to_document
 from scheduler.domain.calendars import calendar_to_document
 from scheduler.domain.deployment import Deployed, Difference, diff
 from scheduler.domain.instants import Micros, from_datetime, to_micros
-from scheduler.domain.job import Job
 from scheduler.domain.task import TaskDefinition
 from scheduler.domain.trigger import TriggerSpec
-from scheduler.errors import SpecError
-from scheduler.services.jobs import job_of
-from scheduler.services.plan import Batch, Planning, plan_anew, pointed_at, write_changes
+from scheduler.services.jobs import jobs_of
+from scheduler.services.plan import Batch, Planning, plan_anew, pointed_at, write_plans
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 
@@ -51,6 +49,9 @@ def deploy_task(
     `at_start`, content that was ever deployed before is left alone: a restart undoes nobody's newer deploy.
     `dry_run` only tells what would happen.
     """
+    if dry_run and tx.tasks.find(definition.project, definition.domain, definition.name) is None:
+        created = tuple(trigger.name for trigger in definition.triggers)
+        return DeployResult(definition.key, definition.version, True, created)
     task = tx.tasks.lock(definition.project, definition.domain, definition.name)
     digest = definition.deploy_digest
     if task["deploy_digest"] == digest or (at_start and tx.tasks.deployed_before(task["id"], digest)):
@@ -76,14 +77,13 @@ def deploy_task(
     spec_digest = tx.tasks.save_spec(definition.spec)
     tx.tasks.save_version(task["id"], definition, spec_digest, now, by)
     tx.tasks.record_deploy(task["id"], definition, now, by)
-    old_jobs = _old_jobs(stored)
+    old_jobs = jobs_of(stored)
     _write_triggers(tx, task["id"], definition, difference, stored, now, by, source, spec_digest)
     rows = {row["id"]: row for row in tx.triggers.of_task(task["id"])}
     dues |= tx.triggers.lock_due(rows.keys() - dues.keys())
     batch = Batch()
     plan_anew(tx, dues.values(), rows, planning, batch, old_jobs=old_jobs)
-    tx.runs.insert_new(batch.runs, now)
-    write_changes(tx, batch)
+    write_plans(tx, batch)
     tx.tasks.refresh_summary([task["id"]])
     tx.notify()
     return result
@@ -195,17 +195,6 @@ def columns_of(spec: TriggerSpec) -> dict[str, Any]:
 def _deployed(row: Row, source: Source) -> Deployed:
     document = json.loads(row["deployed"]) if row["deployed"] else None
     return Deployed(row["name"], document, row["deleted_at"] is not None, row["source"] == source)
-
-
-def _old_jobs(stored: list[Row]) -> dict[int, Job]:
-    # What held until now can still account for every slot it owed; a broken schedule cannot.
-    jobs = {}
-    for row in stored:
-        try:
-            jobs[row["id"]] = job_of(row)
-        except SpecError:
-            continue
-    return jobs
 
 
 def _document(spec: TriggerSpec) -> str:

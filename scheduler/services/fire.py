@@ -6,13 +6,22 @@ There is no instant in which a slot is decided and its run absent: either the wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.planning import plan_fires
-from scheduler.errors import Conflict, SpecError
+from scheduler.errors import SpecError
 from scheduler.services.jobs import is_live, job_of
-from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes
+from scheduler.services.plan import (
+    Batch,
+    Planning,
+    decide,
+    insert_runs,
+    plan_anew,
+    position_of,
+    set_aside,
+    write_changes,
+)
 from scheduler.store.rows import Row
 from scheduler.store.runs import NewRun, TakenRun
 from scheduler.store.transaction import Transaction
@@ -62,10 +71,8 @@ def fire_due(
             changed.append(due)
     plan_anew(tx, changed, rows, planning, batch)
     new = _with_owner(batch.runs, rows, owner, dict(room or {}), places)
-    inserted = tx.runs.insert_new(new, now)
-    if len(inserted) < len(new) and (wrong := tx.runs.mismatched(new)):
-        raise Conflict(f"run {wrong[0]!r} exists for another slot")
     write_changes(tx, batch)
+    inserted = insert_runs(tx, new)
     return Fired(
         claimed=len(dues),
         runs=tuple(new),
@@ -95,8 +102,8 @@ def due_triggers(tx: Transaction, limit: int) -> list[int]:
 
 def _decide_one(tx: Transaction, due: DueRow, row: Row, planning: Planning, now: Micros, batch: Batch) -> bool:
     """True if the trigger was decided (or set aside); False where its schedule is another than the planned one."""
-    if not is_live(row, now) or row["spec_digest"] is None:
-        return False
+    if not is_live(row, now) or row["spec_digest"] is None or row["planned_from"] != row["plan_source"]:
+        return False  # Written to since it was planned: a run pins nothing that was not looked at.
     try:
         job = job_of(row)
     except SpecError as error:
@@ -104,12 +111,11 @@ def _decide_one(tx: Transaction, due: DueRow, row: Row, planning: Planning, now:
         return True
     if job.fingerprint != due.fingerprint:
         return False
-    # Nothing decided yet: everything from the planned slot on is owed, and nothing before it.
-    position = due.last_slot if due.last_slot is not None else (due.next_slot or now) - 1
+    position = position_of(due, now)
     decided = _decided(tx, due, position) if due.decided_to is not None else None
     plan = plan_fires(job, position, now, planning.misfire_grace, fires=due.fires, decided=decided)
-    if plan.position == position and due.last_slot is None:
-        return True  # Not due after all: another clock reading claimed it.
+    if plan.position == position:
+        plan = replace(plan, position=due.last_slot)  # Not due after all: another clock reading claimed it.
     decide(batch, due, row, job, plan, now)
     return True
 

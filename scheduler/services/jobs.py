@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 
@@ -62,6 +64,15 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
         max_fires=row["max_fires"],
         calendars=calendars,
     )
+
+
+def jobs_of(rows: Iterable[Row]) -> dict[int, Job]:
+    """The jobs of these triggers' rows; those whose schedule cannot be understood are left out."""
+    jobs = {}
+    for row in rows:
+        with suppress(SpecError):
+            jobs[row["id"]] = job_of(row)
+    return jobs
 
 
 def anchored_at(row: Row, now: Micros) -> tuple[Micros | None, int | None]:

@@ -11,8 +11,8 @@ from scheduler.domain.identity import manual_run_name
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import check_json
 from scheduler.errors import Conflict, NotFound, RevisionConflict
-from scheduler.services.jobs import job_of
-from scheduler.services.plan import Batch, Planning, plan_anew, write_changes
+from scheduler.services.jobs import jobs_of
+from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 
@@ -52,7 +52,6 @@ def set_active(
     if bool(row["active"]) == active and row["snoozed_until"] is None:
         return False
     now = tx.now()
-    old_jobs = {} if row["error"] is not None or row["activated_at"] is None else {trigger_id: job_of(row)}
     changed = {
         "id": trigger_id,
         "active": active,
@@ -77,8 +76,8 @@ def set_active(
         ]
     )
     batch = Batch()
-    plan_anew(tx, due.values(), tx.triggers.load([trigger_id]), planning, batch, old_jobs=old_jobs)
-    write_changes(tx, batch)
+    plan_anew(tx, due.values(), tx.triggers.load([trigger_id]), planning, batch, old_jobs=jobs_of([row]))
+    write_plans(tx, batch)
     tx.tasks.refresh_summary([row["task_id"]])
     tx.notify()
     return True

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from scheduler.domain.identity import slot_run_name
-from scheduler.domain.instants import Micros, to_micros
+from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.planning import Fire, Plan, first_plan, settle
 from scheduler.domain.task import TaskSpec
-from scheduler.errors import SpecError
+from scheduler.errors import Conflict, SpecError
 from scheduler.services.jobs import anchored_at, is_live, job_of
 from scheduler.store.rows import Row
-from scheduler.store.runs import NewRun
+from scheduler.store.runs import NewRun, TakenRun
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import Advance, DueRow, PlanChange
 
@@ -73,8 +73,8 @@ def plan_anew(
 ) -> None:
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
-    `old_jobs` are the schedules that held until now, where the caller still knows them: with them every slot the old
-    plan owed is accounted for, without them the one that was planned.
+    `old_jobs` are the schedules of the rows as they stood until now. One that the plan was made from accounts for every
+    slot the plan owed; where nobody knows it any more, only the slot that was planned is.
     """
     pointed = _pointed_versions(tx, rows.values())
     now = tx.now()
@@ -101,13 +101,18 @@ def decide(
     batch: Batch, due: DueRow, row: Row, job: Job, plan: Plan, now: Micros, *, fingerprint: str | None = None
 ) -> None:
     """Adds a plan to the batch: runs by name, skips, and the advance by slot."""
+    adjoins = due.last_slot is not None and job.next_after(due.last_slot) == due.next_slot
     for fire in plan.fires:
         batch.runs.append(_new_run(row, job, fire))
     if plan.skips:
         batch.skips[due.trigger_id] = plan.skips
-        batch.positions[due.trigger_id] = due.last_slot
+        # After a pause or a change the slots between were nobody's: no range reaches over them.
+        batch.positions[due.trigger_id] = due.last_slot if adjoins else None
     decided_to = due.decided_to
-    if decided_to is not None and plan.position is not None and plan.position >= decided_to:
+    if plan.position is not None and plan.next_slot is not None and plan.next_slot <= plan.position:
+        # The clock was set back while nothing was planned: what lies behind the position may have its entry.
+        decided_to = max(plan.position, decided_to or 0)
+    elif decided_to is not None and plan.position is not None and plan.position >= decided_to:
         decided_to = None
     batch.advances.append(
         Advance(
@@ -121,6 +126,33 @@ def decide(
             job.fingerprint if fingerprint is None else fingerprint,
         )
     )
+
+
+def position_of(due: DueRow, now: Micros) -> Micros:
+    """The instant after which a planned trigger owes every slot: just before the planned one.
+
+    Not the last decided slot: what lies between them under a schedule that came later, or in a pause, is not owed.
+    """
+    if due.next_slot is not None:
+        return due.next_slot - SECOND
+    return now if due.last_slot is None else due.last_slot
+
+
+def write_plans(tx: Transaction, batch: Batch) -> None:
+    """Writes everything of a batch; its runs are queued for any worker."""
+    write_changes(tx, batch)
+    insert_runs(tx, batch.runs)
+
+
+def insert_runs(tx: Transaction, new: Sequence[NewRun]) -> list[tuple[TakenRun, bool]]:
+    """Inserts runs by name and returns the new ones; they copy what their triggers say once the changes are written.
+
+    A run that is there already for its slot stays as it is; a name that another slot has raises `Conflict`.
+    """
+    inserted = tx.runs.insert_new(new, tx.now())
+    if len(inserted) < len(new) and (wrong := tx.runs.mismatched(new)):
+        raise Conflict(f"run {wrong[0]!r} exists for another slot")
+    return inserted
 
 
 def write_changes(tx: Transaction, batch: Batch) -> None:
@@ -145,13 +177,17 @@ def _plan_one(
 ) -> None:
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
-    position = due.last_slot if due.last_slot is not None else (due.next_slot or now) - 1
+    position = position_of(due, now)
+    # A trigger that was set aside has no due instant and still owes its slot.
+    owed_at = due.due_at if planned else due.next_slot
+    if old_job is None or old_job.fingerprint != due.fingerprint:
+        old_job = _job_or_none(row, due)
     if not is_live(row, now):
-        if planned or row["activated_at"] is not None:
+        if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:
             reason = Reason.DELETED if row["deleted_at"] is not None else Reason.PAUSED
-            plan = settle(old_job or _job_or_none(row, due), due.next_slot, due.due_at, position, now, 0, reason)
+            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason)
             decide(batch, due, row, _NO_JOB, _kept_position(plan, due), now, fingerprint="")
-            batch.changes.append(_unchanged(row)._replace(activated_at=None))
+            batch.changes.append(_unchanged(row)._replace(activated_at=None, error=None, error_fingerprint=None))
             batch.silenced.append(due.trigger_id)
         return
     anchor_at, interval = anchored_at(row, now)
@@ -165,17 +201,20 @@ def _plan_one(
     same_schedule = due.fingerprint == job.fingerprint
     if same_schedule and not planned and row["error"] is not None:
         # Released from quarantine under the schedule it had: it owes everything since, and catch-up decides.
-        base = due.last_slot if due.last_slot is not None else activated
-        next_slot = job.next_after(base)
-        plan = Plan((), (), due.last_slot, next_slot, None if next_slot is None else job.due_at(next_slot))
+        slot = due.next_slot
+        plan = Plan((), (), due.last_slot, slot, None if slot is None else job.due_at(slot))
         decide(batch, due, row, job, plan, now)
         return
-    if same_schedule:
+    new = first_plan(job, now)
+    left = None if job.max_fires is None else max(0, job.max_fires - due.fires)
+    if same_schedule and (planned or left == 0 or new.next_slot is None):
         return  # Planned already, or finished and still so.
     reason = Reason.SCHEDULE_CHANGED
-    old = settle(old_job, due.next_slot, due.due_at, position, now, planning.misfire_grace, reason)
-    new = first_plan(job, now)
-    plan = Plan(old.fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
+    old = settle(old_job, due.next_slot, owed_at, position, now, planning.misfire_grace, reason)
+    fires = old.fires[:left]
+    if left is not None and len(fires) >= left:
+        new = Plan((), (), None, None, None)  # All it may ever fire is fired.
+    plan = Plan(fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
     decide(batch, due, row, job, plan, now)
 
 

@@ -191,13 +191,21 @@ def _trigger(row: Row, now: Micros) -> dict[str, Any]:
         "name": row["name"],
         "version": row["task_version"],
         "active": bool(row["active"]),
-        "automation": json.loads(row["automation"]) if row["automation"] else None,
+        "automation": _automation(row["automation"]),
         "next_fire_at": row["next_slot"] if live and row["due_at"] is not None else None,
         "triggered_at": row["fired_at"],
         "revision": row["revision"],
         "state": _state(row, live),
         "error": row["error"],
     }
+
+
+def _automation(text: str | None) -> Any:
+    # Plain SQL may have written anything: a listing shows it as it is.
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
 
 
 def _state(row: Row, live: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scheduler.domain.instants import SECOND
 from scheduler.domain.planning import Plan
 from scheduler.services.jobs import is_live, job_of, shifted_anchor
-from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes
+from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes, write_plans
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import DueRow, PlanChange
 
@@ -94,6 +94,5 @@ def _plan(tx: Transaction, dues: list[DueRow], planning: Planning) -> list[int]:
     rows = tx.triggers.load(due.trigger_id for due in dues)
     batch = Batch()
     plan_anew(tx, dues, rows, planning, batch)
-    tx.runs.insert_new(batch.runs, tx.now())
-    write_changes(tx, batch)
+    write_plans(tx, batch)
     return sorted({row["task_id"] for row in rows.values()})

@@ -108,7 +108,8 @@ _PLAN_PARTS: Final = (
     "coalesce(automation, '') || '|' || coalesce(CAST(start_at AS TEXT), '') || '|' || "
     "coalesce(CAST(end_at AS TEXT), '') || '|' || calendars || '|' || CAST(jitter AS TEXT) || '|' || "
     "CASE WHEN active THEN '1' ELSE '0' END || '|' || coalesce(CAST(snoozed_until AS TEXT), '') || '|' || "
-    "coalesce(CAST(deleted_at AS TEXT), '') || '|' || coalesce(version, '')"
+    "coalesce(CAST(deleted_at AS TEXT), '') || '|' || coalesce(version, '') || '|' || "
+    "coalesce(CAST(max_fires AS TEXT), '')"
 )
 
 triggers = Table(

@@ -212,7 +212,7 @@ def upgrade() -> None:
             "plan_source",
             sa.Text(),
             sa.Computed(
-                "coalesce(automation, '') || '|' || coalesce(CAST(start_at AS TEXT), '') || '|' || coalesce(CAST(end_at AS TEXT), '') || '|' || calendars || '|' || CAST(jitter AS TEXT) || '|' || CASE WHEN active THEN '1' ELSE '0' END || '|' || coalesce(CAST(snoozed_until AS TEXT), '') || '|' || coalesce(CAST(deleted_at AS TEXT), '') || '|' || coalesce(version, '')",
+                "coalesce(automation, '') || '|' || coalesce(CAST(start_at AS TEXT), '') || '|' || coalesce(CAST(end_at AS TEXT), '') || '|' || calendars || '|' || CAST(jitter AS TEXT) || '|' || CASE WHEN active THEN '1' ELSE '0' END || '|' || coalesce(CAST(snoozed_until AS TEXT), '') || '|' || coalesce(CAST(deleted_at AS TEXT), '') || '|' || coalesce(version, '') || '|' || coalesce(CAST(max_fires AS TEXT), '')",
                 persisted=True,
             ),
             nullable=True,
