@@ -52,13 +52,19 @@ def fire_due(
     places: int = 0,
     floor: Micros | None = None,
     only: int | None = None,
+    source: str | None = None,
+    max_runs: int | None = None,
 ) -> Fired:
     """Decides every due slot of at most `limit` due triggers.
 
     On-time runs of executors with `room` are taken by `owner` in the same transaction, at most `places`; all others are
-    left queued for any worker. `only` narrows it to one trigger, to find the one that spoils a batch.
+    left queued for any worker. `only` narrows it to one trigger, to find the one that spoils a batch; `source` to those
+    that a source deployed. `max_runs` stands in for the triggers' own cap on late runs, this once.
     """
-    dues = tx.triggers.claim_due(limit, floor) if only is None else list(tx.triggers.lock_due([only]).values())
+    if only is None:
+        dues = tx.triggers.claim_due(limit, floor, source)
+    else:
+        dues = list(tx.triggers.lock_due([only]).values())
     if not dues:
         return Fired()
     rows = tx.triggers.load(due.trigger_id for due in dues)
@@ -67,7 +73,7 @@ def fire_due(
     batch, changed = Batch(), []
     for due in dues:
         row = rows.get(due.trigger_id)
-        if row is not None and not _decide_one(tx, due, row, planning, now, batch):
+        if row is not None and not _decide_one(tx, due, row, planning, now, batch, max_runs):
             changed.append(due)
     plan_anew(tx, changed, rows, planning, batch)
     new = _with_owner(batch.runs, rows, owner, dict(room or {}), places)
@@ -100,7 +106,9 @@ def due_triggers(tx: Transaction, limit: int) -> list[int]:
     return [due.trigger_id for due in tx.triggers.claim_due(limit)]
 
 
-def _decide_one(tx: Transaction, due: DueRow, row: Row, planning: Planning, now: Micros, batch: Batch) -> bool:
+def _decide_one(
+    tx: Transaction, due: DueRow, row: Row, planning: Planning, now: Micros, batch: Batch, max_runs: int | None
+) -> bool:
     """True if the trigger was decided (or set aside); False where its schedule is another than the planned one."""
     if not is_live(row, now) or row["spec_digest"] is None or row["planned_from"] != row["plan_source"]:
         return False  # Written to since it was planned: a run pins nothing that was not looked at.
@@ -111,6 +119,8 @@ def _decide_one(tx: Transaction, due: DueRow, row: Row, planning: Planning, now:
         return True
     if job.fingerprint != due.fingerprint:
         return False
+    if max_runs is not None:
+        job = replace(job, catchup=replace(job.catchup, max_runs=max_runs))
     position = position_of(due, now)
     decided = _decided(tx, due, position) if due.decided_to is not None else None
     plan = plan_fires(job, position, now, planning.misfire_grace, fires=due.fires, decided=decided)

@@ -129,6 +129,19 @@ class TaskTable:
         )
         return self._tx.connection.execute(statement).mappings().one_or_none()
 
+    def with_triggers_of(self, source: str) -> list[tuple[str, str, str]]:
+        """Project, domain and name of the tasks that have live triggers of a source, by key."""
+        statement = (
+            select(tasks.c.project, tasks.c.domain, tasks.c.name)
+            .where(
+                select(triggers.c.id)
+                .where(triggers.c.task_id == tasks.c.id, triggers.c.source == source, triggers.c.deleted_at.is_(None))
+                .exists()
+            )
+            .order_by(tasks.c.project, tasks.c.domain, tasks.c.name)
+        )
+        return [(row.project, row.domain, row.name) for row in self._tx.connection.execute(statement)]
+
     def list_latest(
         self, *, project: str | None, domain: str | None, name: str | None, limit: int
     ) -> Sequence[RowMapping]:

@@ -74,15 +74,18 @@ class TriggerTable:
 
     # --- the due-queue -----------------------------------------------------------------------------------------------
 
-    def claim_due(self, limit: int, floor: Micros | None = None) -> list[DueRow]:
+    def claim_due(self, limit: int, floor: Micros | None = None, source: str | None = None) -> list[DueRow]:
         """Locks at most `limit` due triggers, longest due first; triggers somebody else holds are left out.
 
         `floor` is an instant below which nothing is looked for: it spares the index entries that a forgotten long
-        transaction keeps from being cleaned away.
+        transaction keeps from being cleaned away. `source` leaves out what others deployed.
         """
         statement = select(*_DUE).where(trigger_due.c.due_at <= self._tx.sql_now())
         if floor is not None:
             statement = statement.where(trigger_due.c.due_at >= floor)
+        if source is not None:
+            ours = select(triggers.c.id).where(triggers.c.source == source)
+            statement = statement.where(trigger_due.c.trigger_id.in_(ours))
         return self._claim(statement.order_by(trigger_due.c.due_at).limit(limit))
 
     def claim_unplanned(self, limit: int) -> list[DueRow]:
