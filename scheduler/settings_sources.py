@@ -45,9 +45,17 @@ class Sources:
         return None if self.variable(path) else self.document.written(path)
 
     def variable(self, path: KeyPath) -> str | None:
-        """The variable that set `path` or a part above it."""
-        return next((self.overrides[tuple(path[:end])] for end in range(len(path), 0, -1)
-                     if tuple(path[:end]) in self.overrides), None)  # fmt: skip
+        """The variable that set `path` or a part above it; or that alone made the section in which `path` is wrong."""
+        for end in range(len(path), 0, -1):
+            part = tuple(path[:end])
+            if part in self.overrides:
+                return self.overrides[part]
+            if not self.document.has(part):
+                below = (name for made, name in self.overrides.items() if made[:end] == part)
+                found = next(below, None)
+                if found is not None:
+                    return found
+        return None
 
     def problem(self, path: KeyPath, reason: str) -> Problem:
         """A problem that names the variable, or else the file's line."""
@@ -134,9 +142,9 @@ def parse_value(text: str) -> Any:
 def _may_hold_keys(path: KeyPath, root: type[BaseModel]) -> bool:
     found = annotation_at(path, root)
     # An unknown key (None) is reported as such later, with the nearest known one.
-    return (
-        found is None or found is Any or get_origin(found) is dict or issubclass(get_origin(found) or found, BaseModel)
-    )
+    if found is None or found is Any or get_origin(found) is dict:
+        return True
+    return isinstance(found, type) and issubclass(found, BaseModel)
 
 
 def _existing(target: Mapping[str, Any], name: str) -> str:

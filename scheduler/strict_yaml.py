@@ -47,6 +47,11 @@ class Document:
         found = self._find(path)
         return found[1].value if found and found[2] and isinstance(found[1], yaml.ScalarNode) else None
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether the text says something at `path`."""
+        found = self._find(path)
+        return found is not None and found[2]
+
     def _find(self, path: KeyPath) -> tuple[int, Any, bool] | None:
         if self._root is None and self._text:
             self._root = yaml.compose(self._text, Loader=_Loader)
