@@ -23,11 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import sqlalchemy
 import yaml
 
 from scheduler.client import Client
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.services.operate import TriggerKey
+from scheduler.store.engine import parse_url
 
 T = TypeVar("T")
 PROJECT, DOMAIN = "flytesnacks", "development"
@@ -287,6 +289,15 @@ class World:
     def ledger(self, task: str, trigger: str = "t") -> list[dict[str, Any]]:
         """Every entry of the trigger's ledger, oldest first."""
         return self.client.list_slots(TriggerKey(PROJECT, DOMAIN, task, trigger), limit=EVERYTHING)
+
+    def count(self, condition: str) -> int:
+        """How many rows of `runs` meet a condition in SQL: where a listing would be too long."""
+        engine = sqlalchemy.create_engine(parse_url(self.database_url))
+        try:
+            with engine.connect() as connection:
+                return int(connection.exec_driver_sql(f"SELECT count(*) FROM runs WHERE {condition}").scalar_one())
+        finally:
+            engine.dispose()
 
     def until(self, condition: Callable[[], T], what: str, within: float = 30.0) -> T:
         """Waits for a condition of the database."""
