@@ -36,16 +36,16 @@ def listed(value: object) -> object:
 
 
 def _as_path(value: object) -> object:
-    if isinstance(value, str) and value:
-        return Path(value)
-    return value
+    if value == "":
+        raise ValueError("is empty: name a file or a folder")
+    return Path(value) if isinstance(value, str) else value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Name = Annotated[str, AfterValidator(lambda value: check_name(value, ""))]
 Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
 Paths = Annotated[tuple[Annotated[Path, BeforeValidator(_as_path)], ...], BeforeValidator(listed)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
@@ -130,7 +130,7 @@ class Retention(Section):
     """How long history is kept: `runs` by age beside the newest `runs_per_trigger`, `revisions` by age."""
 
     runs: Duration = timedelta(days=30)
-    runs_per_trigger: Annotated[int, Field(ge=0)] = 1000
+    runs_per_trigger: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
     revisions: Duration = timedelta(days=365)
 
     @field_validator("runs", "revisions")

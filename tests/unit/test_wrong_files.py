@@ -330,6 +330,12 @@ SETTINGS = [
     case("domains as a text", "projects: {a: development}\n", ("projects.a", "is a text, not a list")),
     case("an empty domain", "projects: {a: ['']}\n", ("projects.a[0]", "is empty")),
     case("tasks as a text", "tasks: config/tasks\n", ("tasks", "is a text, not a list")),
+    case("an empty task path", "tasks: ['']\n", ("tasks[0]", "is empty: name a file or a folder")),
+    case(
+        "a count beyond all",
+        f"retention: {{runs_per_trigger: {10**30}}}\n",
+        ("retention.runs_per_trigger", "too large"),
+    ),
     case("a task path that is a number", "tasks: [5]\n", ("tasks[0]", "5 is a number")),
     case("an executor as a text", "executors: {slack: slack}\n", ("executors.slack", "not a mapping")),
     case("an executor without use", "executors: {slack: {}}\n", ("executors.slack.use", "is missing, but required")),
