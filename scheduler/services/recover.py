@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
+from scheduler.store.runs import LostRun
 from scheduler.store.transaction import Transaction
 
 
@@ -38,23 +39,21 @@ def recover_runs(
         return Recovered(workers=tuple(buried))
     now = tx.now()
     specs = tx.tasks.specs(row["spec_digest"] for row in orphans)
-    rows: list[tuple[str, str, int, Micros, str | None]] = []
+    rows = []
     for row in orphans:
-        lost = row["lost"] + 1
-        wait = 0 if lost == 1 else lease * 2 ** min(lost - 2, 32)
+        lost, at, phase, error = row["lost"] + 1, now, Phase.FAILED, "lost its worker"
         if row["intent"] == "cancel":
-            rows.append((row["name"], Phase.ABORTED, lost, now, "cancelled; its worker was lost"))
-        elif specs[row["spec_digest"]].on_lost == "fail":
-            rows.append((row["name"], Phase.FAILED, lost, now, "lost its worker"))
-        elif lost >= max_lost:
-            rows.append((row["name"], Phase.FAILED, lost, now, f"lost its worker {lost} times"))
-        else:
-            rows.append((row["name"], Phase.QUEUED, lost, now + wait, "lost its worker"))
+            phase, error = Phase.ABORTED, "cancelled; its worker was lost"
+        elif specs[row["spec_digest"]].on_lost == "retry" and lost >= max_lost:
+            error = f"lost its worker {lost} times"
+        elif specs[row["spec_digest"]].on_lost == "retry":
+            phase, at = Phase.QUEUED, now + (0 if lost == 1 else lease * 2 ** min(lost - 2, 32))
+        rows.append(LostRun(row["name"], phase, lost, at, error, row["attempt"], row["started_at"], row["worker"]))
     tx.runs.requeue_lost(rows, now)
     return Recovered(
         workers=tuple(buried),
-        requeued=tuple(name for name, phase, *_ in rows if phase == Phase.QUEUED),
-        failed=tuple(name for name, phase, *_ in rows if phase != Phase.QUEUED),
+        requeued=tuple(row.name for row in rows if row.phase == Phase.QUEUED),
+        failed=tuple(row.name for row in rows if row.phase != Phase.QUEUED),
     )
 
 

@@ -84,6 +84,19 @@ class FinishedAttempt(NamedTuple):
     output: str | None
 
 
+class LostRun(NamedTuple):
+    """What becomes of a run whose worker is gone; the last three tell of the attempt, should it be the last."""
+
+    name: str
+    phase: str
+    lost: int
+    not_before: Micros
+    error: str
+    attempt: int
+    started_at: Micros | None
+    worker: str | None
+
+
 _OPEN_PHASES = sorted(phase.value for phase in OPEN)
 _TAKEN = [runs.c[name] for name in TakenRun._fields]
 
@@ -162,15 +175,14 @@ class RunTable:
         statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
         return bool(self._tx.connection.execute(statement).rowcount)
 
-    def requeue_lost(self, rows: Sequence[tuple[str, str, int, Micros, str | None]], now: Micros) -> None:
-        """Runs whose worker is gone: (name, next phase, lost, not_before, error); the fence stays, so a late result counts.
-
-        A run that ends here gets an attempt row of its own.
+    def requeue_lost(self, rows: Sequence[LostRun], now: Micros) -> None:
+        """Runs whose worker is gone, locked by `orphans`, are queued again or end; queued, their fence stays, so a late
+        result counts. A run that ends here gets its attempt recorded.
         """
         if not rows:
             return
         types = {"name": TEXT, "phase": TEXT, "lost": INTEGER, "not_before": BIGINT, "error": TEXT}
-        batch = self._tx.dialect.rows("l", types, sorted(rows))
+        batch = self._tx.dialect.rows("l", types, [row[: len(types)] for row in rows])
         queued = batch.c.phase == Phase.QUEUED.value
         self._tx.connection.execute(
             update(runs)
@@ -185,6 +197,21 @@ class RunTable:
                 finished_at=case((queued, null()), else_=literal(now, BIGINT)),
             )
         )
+        ended = [
+            {
+                "run_name": row.name,
+                "attempt": row.attempt,
+                "phase": row.phase,
+                "started_at": row.started_at,
+                "finished_at": now,
+                "worker": row.worker,
+                "error": row.error,
+            }
+            for row in rows
+            if row.phase != Phase.QUEUED
+        ]
+        if ended:
+            self._tx.connection.execute(attempts.insert(), ended)
 
     def hand_back(self, owner: str, held: Sequence[tuple[str, int]], now: Micros) -> int:
         """Runs a worker gives back unfinished when it leaves: queued again, counted as neither attempt nor loss."""
@@ -287,8 +314,9 @@ class RunTable:
     def orphans(self, limit: int) -> Sequence[RowMapping]:
         """Runs held by a worker that is not alive, locked; by state, never by event, so nothing depends on order."""
         living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
+        worker = select(workers.c.name).where(workers.c.incarnation == runs.c.owner).scalar_subquery().label("worker")
         statement = select(
-            runs.c.name, runs.c.lost, runs.c.spec_digest, runs.c.intent, runs.c.attempt, runs.c.owner, runs.c.started_at
+            runs.c.name, runs.c.lost, runs.c.spec_digest, runs.c.intent, runs.c.attempt, runs.c.started_at, worker
         ).where(runs.c.owner.is_not(None), ~living)
         claimed = self._tx.dialect.locked(statement.order_by(runs.c.name).limit(limit), of=runs, skip=True).cte("gone")
         claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
