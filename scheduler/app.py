@@ -114,7 +114,7 @@ class App:
             return dict(self._executors)
         from executors.errors import ExecutorConfigError, ExecutorNotFound
         from executors.registry import build
-        from scheduler.interpolation import interpolate
+        from scheduler.reading.interpolation import interpolate
 
         built: dict[str, Executor] = {}
         problems: list[Problem] = []

@@ -19,11 +19,11 @@ from scheduler.domain.retry import RetryPolicy
 from scheduler.domain.task import Environment, OnLost, OnUnknown, TaskDefinition, TaskSpec
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import ConfigError, Problem, SpecError
-from scheduler.manifest_triggers import TRIGGER, read_trigger
-from scheduler.section import Report, Section
-from scheduler.settings import Defaults
-from scheduler.strict_yaml import load_file
-from scheduler.texts import parse_path, quoted, shown_path
+from scheduler.reading.manifest_triggers import TRIGGER, read_trigger
+from scheduler.reading.section import Report, Section
+from scheduler.reading.settings_models import Defaults
+from scheduler.reading.strict_yaml import load_file
+from scheduler.reading.texts import parse_path, quoted, shown_path
 
 CheckExecutor: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Iterable[Problem]]
 """Asked with a task's executor, config and inputs; answers problems with paths below the task (`config.command[0]`)."""

@@ -14,12 +14,12 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from scheduler.database_url import redact_url, resolve_url
 from scheduler.domain.instants import format_duration
 from scheduler.errors import ConfigError, Problem
-from scheduler.interpolation import interpolate
-from scheduler.redaction import MASK, redact
-from scheduler.settings_models import (
+from scheduler.reading.database_url import redact_url, resolve_url
+from scheduler.reading.interpolation import interpolate
+from scheduler.reading.redaction import MASK, redact
+from scheduler.reading.settings_models import (
     Auth,
     Database,
     Defaults,
@@ -36,9 +36,9 @@ from scheduler.settings_models import (
     Web,
     Worker,
 )
-from scheduler.settings_problems import faults
-from scheduler.settings_sources import gather
-from scheduler.texts import KeyPath, none_of, quoted, render
+from scheduler.reading.settings_problems import faults
+from scheduler.reading.settings_sources import gather
+from scheduler.reading.texts import KeyPath, none_of, quoted, render
 
 __all__ = [
     "Auth",

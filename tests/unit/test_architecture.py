@@ -35,13 +35,16 @@ MAY: dict[str, set[str]] = {
         *DOMAIN_AND_ERRORS,
         *VALUES,
     },
+    "scheduler.reading": {"scheduler.reading", *DOMAIN_AND_ERRORS},
+    "scheduler.settings": {"scheduler.reading", *DOMAIN_AND_ERRORS},
+    "scheduler.manifests": {"scheduler.reading", *DOMAIN_AND_ERRORS},
     "scheduler.cli": {
         "scheduler.cli",
         "scheduler.client",
         "scheduler.app",
         "scheduler.settings",
         "scheduler.manifests",
-        "scheduler.texts",
+        "scheduler.reading",
         "scheduler.clock",
         *DOMAIN_AND_ERRORS,
     },
@@ -56,6 +59,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "tenacity": ("scheduler.loop.transactions", "executors"),
     "aiohttp": ("executors", "scheduler.app", "scheduler.web"),
     "typer": ("scheduler.cli",),
+    "yaml": ("scheduler.reading", "scheduler.cli"),
 }
 WALL_CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 

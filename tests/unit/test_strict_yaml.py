@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scheduler import strict_yaml
+from scheduler.reading import strict_yaml
 from scheduler.errors import ConfigError
-from scheduler.strict_yaml import load_file, load_text
+from scheduler.reading.strict_yaml import load_file, load_text
 
 
 @pytest.fixture(params=["libyaml", "python"], autouse=True)
