@@ -7,29 +7,16 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.client import Client
 from scheduler.domain.automation import FixedRate
-from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.instants import SECOND
 from scheduler.domain.task import TaskDefinition, TaskSpec
 from scheduler.domain.trigger import CatchUp, TriggerSpec
-from scheduler.services.plan import Planning
-from scheduler.store.transaction import Store
-from tests.conftest import BOTH, ManualClock
+from tests.conftest import BOTH
 from tests.e2e.conftest import NewWorld
-from tests.e2e.worlds import DOMAIN, PROJECT, task
+from tests.e2e.worlds import DOMAIN, PROJECT, ago, deploy_as_of, task
 
 TRIGGERS, LATE = 1_000, 500
 WATCHED = 45
-
-
-def deploy_long_ago(url: str, ago: timedelta, definition: TaskDefinition) -> None:
-    """Deploys as if it had been done back then, and nobody had fired since."""
-    then: Micros = time.time_ns() // 1_000 - ago // timedelta(microseconds=1)
-    store = Store.open(url, clock=ManualClock(then), pool_size=1)
-    try:
-        assert all(result.applied for result in Client(store, planning=Planning()).deploy([definition]))
-    finally:
-        store.close()
 
 
 @pytest.mark.heavy
@@ -48,7 +35,7 @@ def test_on_time_runs_start_on_time_while_half_a_million_late_ones_wait(
         TaskSpec("logging"),
         tuple(TriggerSpec(f"late-{n:04}", minutely, catchup=catchup) for n in range(TRIGGERS)),
     )
-    deploy_long_ago(url, timedelta(minutes=LATE + 2), late)
+    deploy_as_of(url, ago(minutes=LATE + 2), [late])
     world = new_world(url, [task("prompt", "logging")])
     with world.worker() as worker:
         worker.until_said("ready")

@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,9 +28,12 @@ import sqlalchemy
 import yaml
 
 from scheduler.client import Client
-from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.instants import SECOND, Micros, to_micros
+from scheduler.domain.task import TaskDefinition
 from scheduler.services.operate import TriggerKey
 from scheduler.store.engine import parse_url
+from scheduler.store.transaction import Store
+from tests.conftest import ManualClock
 
 T = TypeVar("T")
 PROJECT, DOMAIN = "flytesnacks", "development"
@@ -73,6 +77,20 @@ def marks(file: Path, word: str = "start") -> Counter[str]:
     """How often each key was marked with this word."""
     lines = file.read_text().splitlines() if file.exists() else []
     return Counter(line.split()[1] for line in lines if line.startswith(word + " "))
+
+
+def ago(**parts: float) -> Micros:
+    """The instant this long before now (`minutes=`, `hours=`… as `timedelta` takes them)."""
+    return time.time_ns() // 1_000 - to_micros(timedelta(**parts))
+
+
+def deploy_as_of(url: str, moment: Micros, definitions: Iterable[TaskDefinition]) -> None:
+    """Deploys as if it had been done at that instant, and nobody had fired since."""
+    store = Store.open(url, clock=ManualClock(moment), pool_size=1)
+    try:
+        assert all(result.applied for result in Client(store).deploy(definitions))
+    finally:
+        store.close()
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
