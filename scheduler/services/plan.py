@@ -101,12 +101,13 @@ def decide(
     batch: Batch, due: DueRow, row: Row, job: Job, plan: Plan, now: Micros, *, fingerprint: str | None = None
 ) -> None:
     """Adds a plan to the batch: runs by name, skips, and the advance by slot."""
-    adjoins = due.last_slot is not None and job.next_after(due.last_slot) == due.next_slot
     for fire in plan.fires:
         batch.runs.append(_new_run(row, job, fire))
     if plan.skips:
         batch.skips[due.trigger_id] = plan.skips
-        # After a pause or a change the slots between were nobody's: no range reaches over them.
+        # A range is extended by the very next slot only: not over a pause, a change, or slots that had their entry.
+        following = None if due.last_slot is None else job.next_after(due.last_slot)
+        adjoins = following == due.next_slot == plan.skips[0].from_slot
         batch.positions[due.trigger_id] = due.last_slot if adjoins else None
     decided_to = due.decided_to
     if plan.position is not None and plan.next_slot is not None and plan.next_slot <= plan.position:
