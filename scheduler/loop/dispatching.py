@@ -154,7 +154,9 @@ class Dispatching:
     async def _arm(self) -> None:
         if self._free() == 0:
             return  # The next run that ends rings.
-        delay = await self._transactions.run(_until_ready, sorted(self._performer.executors))
+        # An executor without room is rung for when one of its runs ends.
+        with_room = sorted(name for name, places in self._room().items() if places > 0)
+        delay = await self._transactions.run(_until_ready, with_room)
         if delay == 0 and self._late_waiting and self._late_left <= 0:
             wait = self._late_passed + _PASS_SECONDS - asyncio.get_running_loop().time()
             delay = max(0, int(wait * SECOND))

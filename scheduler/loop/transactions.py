@@ -46,7 +46,7 @@ class Transactions:
         """What `work` returns, called in a database thread, and called again while the database is away."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+            wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.2),
             stop=stop_when_event_set(self._giving_up),  # type: ignore[arg-type]
             before_sleep=self._degraded,
             reraise=True,

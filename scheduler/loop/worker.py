@@ -155,7 +155,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         listener = Listener(self._store, partial(_call_soon, loop, self._noticed))
         third = self._lease / 3_000_000
-        self.beats.every("sync", seconds(self._options.resync_interval), self.firing.look_around)
+        self.beats.every("sync", seconds(self._options.resync_interval), self._noticed)
         self.beats.every("recover", third, self._recover_bell.set)
         self.beats.start()
         listener.start()

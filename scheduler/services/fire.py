@@ -79,6 +79,8 @@ def fire_due(
     new = _with_owner(batch.runs, rows, owner, dict(room or {}), places)
     write_changes(tx, batch)
     inserted = insert_runs(tx, new)
+    if any(run.owner is None for run in new):
+        tx.notify()  # Left behind by a full worker, or late: another one may have places free.
     return Fired(
         claimed=len(dues),
         runs=tuple(new),
