@@ -13,7 +13,8 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_when_event_set,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from scheduler.errors import StoreUnavailable
