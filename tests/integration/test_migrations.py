@@ -1,0 +1,141 @@
+"""Bringing a database up to this code's schema, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+from sqlalchemy.exc import DBAPIError
+
+from scheduler.errors import SchemaMismatch
+from scheduler.store.schema import metadata
+from scheduler.store.transaction import Store
+from scheduler.store.upgrade import require_schema, schema_state, table_names, upgrade_schema
+from tests.integration.worlds import World, key, trigger
+
+
+@pytest.mark.filterwarnings("ignore:Computed default")
+def test_the_migrations_build_what_the_code_describes(database_url: str) -> None:
+    store = Store.open(database_url)
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": store.dialect.name == "postgresql"}
+        )
+        differences = compare_metadata(context, metadata)
+        described = {table.name: {index.name for index in table.indexes} for table in metadata.tables.values()}
+        indexes = {name: {index["name"] for index in inspect(connection).get_indexes(name)} for name in described}
+    store.close()
+    assert differences == []
+    for name, wanted in described.items():
+        assert wanted <= indexes[name]
+
+
+def test_the_plan_source_is_computed_as_the_code_says(database_url: str) -> None:
+    store = Store.open(database_url)
+    with store.engine.connect() as connection:
+        columns = {column["name"]: column for column in inspect(connection).get_columns("triggers")}
+    store.close()
+    found = "".join(columns["plan_source"]["computed"]["sqltext"].split()).lower()
+    computed = metadata.tables["triggers"].c.plan_source.computed
+    assert computed is not None
+    for column in ("automation", "start_at", "end_at", "calendars", "jitter", "active", "snoozed_until", "deleted_at"):
+        assert column in found
+        assert column in str(computed.sqltext)
+    assert "version" in found
+    assert "max_fires" in found
+
+
+def test_an_upgrade_brings_an_empty_database_up_and_a_second_one_changes_nothing(empty_database_url: str) -> None:
+    store = Store.open(empty_database_url)
+    assert schema_state(store).found is None
+    assert upgrade_schema(store).found is None
+    assert schema_state(store).current
+    require_schema(store)
+    assert upgrade_schema(store).current
+    store.close()
+
+
+def test_two_upgrades_at_once_wait_for_each_other(empty_database_url: str) -> None:
+    begin = threading.Barrier(3)
+    errors: list[BaseException] = []
+
+    def upgrade() -> None:
+        store = Store.open(empty_database_url)
+        try:
+            begin.wait()
+            upgrade_schema(store)
+            require_schema(store)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            store.close()
+
+    threads = [threading.Thread(target=upgrade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
+    store = Store.open(empty_database_url)
+    with store.engine.begin() as connection:
+        # In the way of the last table that the first migration makes.
+        connection.exec_driver_sql("CREATE TABLE skips (stray INTEGER)")
+    with pytest.raises(DBAPIError):
+        upgrade_schema(store)
+    assert table_names(store) == ["skips"]
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE skips")
+    upgrade_schema(store)
+    require_schema(store)
+    store.close()
+
+
+def test_a_database_without_schema_is_refused_with_the_command_that_mends_it(empty_database_url: str) -> None:
+    store = Store.open(empty_database_url)
+    with pytest.raises(SchemaMismatch, match="has no schema yet: run `scheduler db upgrade`"):
+        require_schema(store)
+    store.close()
+
+
+def test_only_the_embedded_database_upgrades_itself(database_url: str) -> None:
+    store = Store.open(database_url)
+    assert store.dialect.auto_upgrade is (store.dialect.name == "sqlite")
+    store.close()
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(database_url: str) -> None:
+    store = Store.open(database_url)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for refused in (require_schema, upgrade_schema):
+        with pytest.raises(SchemaMismatch, match="is 9999, newer than this version knows"):
+            refused(store)
+    assert schema_state(store).found == "9999"
+    store.close()
+
+
+def test_asking_for_the_schema_of_a_file_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'none.db'}")
+    assert schema_state(store).found is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_people_read_instants_in_the_views(world: World) -> None:
+    world.deploy(trigger())
+    world.step("12:01")
+    world.at("12:05:30").client.deactivate(key())
+    (run,) = world.rows("SELECT task, trigger_name, phase, scheduled_at FROM v_runs")
+    assert run[:3] == ("report", "nightly", "ABORTED")
+    assert str(run[3]).startswith(("2026-11-21 12:01:00", "2026-11-21T12:01:00"))
+    (skip,) = world.rows("SELECT reason, count, from_slot, to_slot FROM v_skips")
+    assert skip[:2] == ("paused", 4)
+    assert [str(moment)[11:16] for moment in skip[2:]] == ["12:02", "12:05"]
+    (item,) = world.rows("SELECT trigger_name, last_slot FROM v_triggers")
+    assert str(item[1])[11:16] == "12:05"
