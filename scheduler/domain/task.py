@@ -199,6 +199,8 @@ def digest_of(content: bytes) -> str:
 
 def check_json(value: Any, field: str) -> None:
     """Raises `SpecError` at the first part that JSON cannot carry, naming its path."""
+    if isinstance(value, str) and not _is_unicode(value):
+        raise SpecError(field, "holds half a surrogate pair, which no encoding can write")
     if value is None or isinstance(value, (str, bool, int)):
         return
     if isinstance(value, float):
@@ -209,6 +211,7 @@ def check_json(value: Any, field: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SpecError(field, f"the key {key!r} is not a text: quote it")
+            check_json(key, field)
             check_json(item, f"{field}.{key}")
         return
     if isinstance(value, (list, tuple)):
@@ -216,6 +219,14 @@ def check_json(value: Any, field: str) -> None:
             check_json(item, f"{field}[{index}]")
         return
     raise SpecError(field, f"a {type(value).__name__} cannot be stored: quote it to make it a text")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _duration(document: Mapping[str, Any], name: str) -> timedelta | None:

@@ -73,9 +73,18 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         phase=(Phase.QUEUED if again is not None else item.phase).value,
         not_before=again,
         known_end=again is not None and item.known and item.phase is Phase.FAILED,
-        error=item.error,
-        outputs=None if item.outputs is None else json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False),
+        error=_storable(item.error),
+        outputs=None
+        if item.outputs is None
+        else _storable(json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False)),
         attempt_phase=item.phase.value,
         started_at=run.started_at,
-        output=item.output,
+        output=_storable(item.output),
     )
+
+
+def _storable(text: str | None) -> str | None:
+    # Commands print anything; no database keeps half a surrogate pair, and PostgreSQL keeps no NUL.
+    if text is None:
+        return None
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -373,3 +373,17 @@ def test_the_oldest_on_time_run_starts_first(world: World) -> None:
         world.step(f"12:0{minute}")
     taken = world.take(on_time=2)
     assert [item.run.scheduled_at for item in taken] == [instant("12:01"), instant("12:02")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\x00b", "a\ud800b", "\udcff", "\U0001f600", "ünïcödé", '"],["'],
+    ids=["nul", "surrogate", "lone", "emoji", "umlauts", "brackets"],
+)
+def test_whatever_an_executor_printed_can_be_stored(world: World, text: str) -> None:
+    execution = running(world)
+    ended = Ended(execution, Phase.FAILED, error=text, output=text, outputs={"printed": text, text: 1})
+    assert world.finish(ended).counted == {execution.run.name}
+    run = world.run(execution.run.name)
+    assert run["phase"] == "FAILED"
+    assert run["outputs"]["printed"]

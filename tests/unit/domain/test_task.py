@@ -88,6 +88,8 @@ def test_any_other_value_changes_the_digest() -> None:
         ({"inputs": {"when": datetime(2026, 1, 1, tzinfo=UTC)}}, "inputs.when"),
         ({"inputs": {"a": [1, {"b": float("nan")}]}}, "inputs.a[1].b"),
         ({"config": {1: "a"}}, "config"),
+        ({"config": {"a": "half \ud800"}}, "config.a"),
+        ({"inputs": {"half \ud800": 1}}, "inputs"),
     ],
 )
 def test_a_specification_that_cannot_be_is_refused_at_its_path(options: dict[str, Any], field: str) -> None:
