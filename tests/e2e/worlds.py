@@ -29,8 +29,10 @@ import yaml
 
 from scheduler.client import Client
 from scheduler.domain.instants import SECOND, Micros, to_micros
+from scheduler.domain.occurrences import tzdata_version
 from scheduler.domain.task import TaskDefinition
 from scheduler.services.operate import TriggerKey
+from scheduler.services.sync import record_zones
 from scheduler.store.engine import parse_url
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
@@ -88,6 +90,7 @@ def deploy_as_of(url: str, moment: Micros, definitions: Iterable[TaskDefinition]
     """Deploys as if it had been done at that instant, and nobody had fired since."""
     store = Store.open(url, clock=ManualClock(moment), pool_size=1)
     try:
+        store.run(record_zones, tzdata_version())
         assert all(result.applied for result in Client(store).deploy(definitions))
     finally:
         store.close()
@@ -150,6 +153,16 @@ class WorkerProcess:
             return found
 
         eventually(said, f"the worker says {text!r}", within)
+
+    def until(self, condition: Callable[[], T], what: str, within: float = 30.0) -> T:
+        """Waits for a condition that this process brings about; if it ends first, the test fails with its log."""
+
+        def alive() -> T:
+            value = condition()
+            assert value or self.running, f"ended before {what}:\n{self.log()[-6000:]}"
+            return value
+
+        return eventually(alive, what, within)
 
     def send(self, number: int) -> None:
         """Sends it a signal, if it is still there."""
