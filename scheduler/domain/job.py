@@ -17,8 +17,8 @@ from scheduler.domain.trigger import CatchUp, Overlap
 class Job:
     """All that decides which slots fire; instants are epoch microseconds, `schedule` itself counts seconds.
 
-    `schedule` is None for a trigger that is fired by hand only. Where calendars black days out, `schedule` holds the
-    free slots and `calendars` knows the others, which are skipped one by one with the reason.
+    `schedule` is None for a trigger that is fired by hand only. It holds every slot that is owed an entry; where
+    `calendars` black days out, only the *free* ones among them may fire.
     """
 
     identity: str
@@ -39,11 +39,21 @@ class Job:
         return hashlib.blake2s(text.encode(), digest_size=12).hexdigest()
 
     def next_after(self, slot: Micros) -> Micros | None:
-        """The first slot strictly after an instant."""
+        """The first slot strictly after an instant, free or not."""
         if self.schedule is None:
             return None
         second = self.schedule.next_after(slot // SECOND)
         return None if second is None else second * SECOND
+
+    def next_free(self, slot: Micros) -> Micros | None:
+        """The first slot strictly after an instant that may fire."""
+        free = self._free
+        second = None if free is None else free.next_after(slot // SECOND)
+        return None if second is None else second * SECOND
+
+    @property
+    def _free(self) -> Schedule | None:
+        return self.schedule if self.calendars is None else self.calendars.free()
 
     def due_at(self, slot: Micros) -> Micros:
         """The instant at which the slot's run may start: the slot plus its jitter, always before the next slot."""
@@ -63,27 +73,34 @@ class Job:
         return None if second is None else second * SECOND
 
     def count(self, after: Micros, until: Micros) -> int:
-        """How many slots lie in (after, until]."""
+        """How many slots lie in (after, until], free or not."""
         if self.schedule is None or until <= after:
             return 0
         return self.schedule.count(after // SECOND, until // SECOND)
 
+    def count_free(self, after: Micros, until: Micros) -> int:
+        """How many of the slots in (after, until] may fire."""
+        free = self._free
+        return 0 if free is None or until <= after else free.count(after // SECOND, until // SECOND)
+
     def between(self, after: Micros, until: Micros) -> Iterator[Micros]:
-        """The slots in (after, until], oldest first."""
-        if self.schedule is None or until <= after:
+        """The slots in (after, until] that may fire, oldest first."""
+        free = self._free
+        if free is None or until <= after:
             return
-        for second in self.schedule.between(after // SECOND, until // SECOND):
+        for second in free.between(after // SECOND, until // SECOND):
             yield second * SECOND
 
     def newest(self, after: Micros, until: Micros, limit: int) -> list[Micros]:
-        """At most `limit` of the newest slots in (after, until], oldest first."""
-        if self.schedule is None or limit <= 0:
+        """At most `limit` of the newest slots in (after, until] that may fire, oldest first."""
+        free = self._free
+        if free is None or limit <= 0:
             return []
         found: list[Micros] = []
-        second = self.schedule.previous_before(until // SECOND + 1)
+        second = free.previous_before(until // SECOND + 1)
         while second is not None and second > after // SECOND and len(found) < limit:
             found.append(second * SECOND)
-            second = self.schedule.previous_before(second)
+            second = free.previous_before(second)
         found.reverse()
         return found
 

@@ -44,18 +44,17 @@ class _Decision:
     decided: list[Micros] = field(default_factory=list)
 
     def skip(self, job: Job, after: Micros, until: Micros, reason: Reason) -> None:
-        """Skips the slots in (after, until], whose ends need not be slots themselves."""
-        last = job.newest(after, until, 1)
-        first = job.next_after(after)
-        if not last or first is None:
-            return
+        """Skips the free slots in (after, until], whose ends need not be slots themselves."""
         # A blacked-out stretch within the range has a reason of its own: the range goes round it.
-        for stretch in job.blacked_out(first, last[0]):
-            before = job.newest(after, stretch.from_slot, 1)
-            self.skipped.append(SkippedRange(first, before[0], job.count(after, before[0]), reason))
+        for stretch in job.blacked_out(after, until):
+            self._skip_free(job, after, stretch.from_slot, reason)
             after = stretch.to_slot
-            first = job.next_after(after) or last[0]
-        self.skipped.append(SkippedRange(first, last[0], job.count(after, last[0]), reason))
+        self._skip_free(job, after, until, reason)
+
+    def _skip_free(self, job: Job, after: Micros, until: Micros, reason: Reason) -> None:
+        first, last = job.next_free(after), job.newest(after, until, 1)
+        if last and first is not None:
+            self.skipped.append(SkippedRange(first, last[0], job.count_free(after, last[0]), reason))
 
 
 def first_plan(job: Job, after: Micros) -> Plan:
@@ -117,13 +116,16 @@ def settle(
         late_until = planned if planned_due < keep_from else planned - SECOND
     else:
         late_until = min(job.last_due(keep_from - 1) or planned - SECOND, newest)
-    fires = [Fire(planned)] if late_until < planned else []
     skips: list[SkippedRange] = []
     if late_until >= planned:
         count = 1 if job is None else max(1, job.count(planned - SECOND, late_until))
         skips.append(SkippedRange(planned, late_until, count, reason))
-    if job is not None:
-        fires.extend(Fire(slot) for slot in job.between(max(late_until, planned), newest))
+    if job is None:
+        fires = [Fire(planned)] if late_until < planned else []
+    else:
+        kept_after = max(late_until, planned - SECOND)
+        fires = [Fire(slot) for slot in job.between(kept_after, newest)]
+        skips.extend(job.blacked_out(kept_after, newest))
     return Plan(tuple(fires), tuple(skips), newest, None, None)
 
 
@@ -141,27 +143,28 @@ def _decide(job: Job, position: Micros, newest: Micros, now: Micros, misfire_gra
     late_after = position if expired is None else max(position, min(expired, late_until))
     decision.skip(job, position, late_after, Reason.CATCHUP_WINDOW)
     if late_until > late_after:
-        _apply_policy(job, decision, late_after, late_until, on_time=newest > late_until)
+        _apply_policy(job, decision, late_after, late_until)
     return decision
 
 
-def _apply_policy(job: Job, decision: _Decision, after: Micros, until: Micros, *, on_time: bool) -> None:
+def _apply_policy(job: Job, decision: _Decision, after: Micros, until: Micros) -> None:
     match job.catchup.policy:
         case "all":
             slots = job.newest(after, until, job.catchup.max_runs)
             decision.kept.extend(Fire(slot, turn) for turn, slot in enumerate(slots, start=1))
             decision.skip(job, after, slots[0] - SECOND if slots else until, Reason.CATCHUP_CAP)
         case "latest":
-            slots = [] if on_time else job.newest(after, until, 1)
+            # A slot within the grace is newer than any late one.
+            slots = [] if decision.kept else job.newest(after, until, 1)
             decision.kept.extend(Fire(slot, 1) for slot in slots)
             decision.skip(job, after, slots[0] - SECOND if slots else until, Reason.COALESCED)
         case "none":
             decision.skip(job, after, until, Reason.CATCHUP_POLICY)
         case "gap":
-            first = job.next_after(after)
-            assert first is not None  # `until` is a slot after `after`
-            decision.kept.append(Fire(until, 1, (first, until)))
-            decision.skip(job, after, until - SECOND, Reason.COVERED_BY_GAP)
+            first, slots = job.next_free(after), job.newest(after, until, 1)
+            if slots and first is not None:
+                decision.kept.append(Fire(slots[0], 1, (first, slots[0])))
+                decision.skip(job, after, slots[0] - SECOND, Reason.COVERED_BY_GAP)
 
 
 def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -> _Decision:

@@ -52,8 +52,7 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
             schedule = bounded(schedule, _ceil_second(row["start_at"]), _ceil_second(row["end_at"]))
         if row["calendars"] != "[]":
             timezone = automation.timezone if isinstance(automation, Cron) else "UTC"
-            calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
-            schedule = calendars.free()
+            schedule = calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
     return Job(
         identity=identity,
         schedule=schedule,

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from scheduler.domain.instants import Micros
+from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.run import Kind
 from scheduler.domain.task import TaskSpec, merge_inputs
-from scheduler.errors import NotFound
-from scheduler.services.jobs import is_live
+from scheduler.errors import NotFound, SpecError
+from scheduler.services.jobs import is_live, job_of
 from scheduler.services.operate import TriggerKey
 from scheduler.store.rows import Row
 from scheduler.store.runs import run_filters
@@ -192,7 +192,7 @@ def _trigger(row: Row, now: Micros) -> dict[str, Any]:
         "version": row["task_version"],
         "active": bool(row["active"]),
         "automation": _automation(row["automation"]),
-        "next_fire_at": row["next_slot"] if live and row["due_at"] is not None else None,
+        "next_fire_at": _next_fire(row) if live and row["due_at"] is not None else None,
         "triggered_at": row["fired_at"],
         "revision": row["revision"],
         "state": _state(row, live),
@@ -206,6 +206,17 @@ def _automation(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except ValueError:
         return text
+
+
+def _next_fire(row: Row) -> Micros | None:
+    # What is planned may be a slot that a calendar blacks out, planned to be written down as skipped.
+    slot: Micros = row["next_slot"]
+    if row["calendars"] == "[]":
+        return slot
+    try:
+        return job_of(row).next_free(slot - SECOND)
+    except SpecError:
+        return slot
 
 
 def _state(row: Row, live: bool) -> str:
