@@ -36,4 +36,6 @@ def child_environment(
     env["SCHEDULER_KEY"] = run.key
     env["SCHEDULER_SCHEDULED_AT"] = "" if run.scheduled_at is None else rfc3339(run.scheduled_at)
     env["SCHEDULER_ATTEMPT"] = str(run.attempt)
+    if run.covers is not None:
+        env["SCHEDULER_COVERS_FROM"], env["SCHEDULER_COVERS_TO"] = map(rfc3339, run.covers)
     return env

@@ -263,6 +263,7 @@ class App:
         try:
             await worker.run()
         except SchemaMismatch as error:
+            log.error("refused to start", error=str(error))
             print(error, file=sys.stderr)  # noqa: T201  # the command to run, plainly, not as a log event
             return 1
         finally:

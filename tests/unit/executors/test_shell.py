@@ -133,6 +133,18 @@ def test_the_run_is_told_in_the_environment() -> None:
     assert run.output.text() == "nightly-1 nightly-1-2 2026-11-21T02:00:00Z 3 more\n"
 
 
+def test_a_gap_run_is_told_the_interval_it_covers() -> None:
+    executor = ShellExecutor()
+    script = 'echo "${SCHEDULER_COVERS_FROM-none} ${SCHEDULER_COVERS_TO-none}"'
+    covers = (datetime(2026, 11, 21, 2, tzinfo=UTC), datetime(2026, 11, 21, 5, tzinfo=UTC))
+    gap = make_run(executor, {"command": ["sh", "-c", script]}, covers=covers)
+    plain = make_run(executor, {"command": ["sh", "-c", script]})
+    asyncio.run(perform(executor, gap))
+    asyncio.run(perform(executor, plain))
+    assert gap.output.text() == "2026-11-21T02:00:00Z 2026-11-21T05:00:00Z\n"
+    assert plain.output.text() == "none none\n"
+
+
 def test_a_command_inherits_the_environment_less_secrets_and_the_schedulers_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
