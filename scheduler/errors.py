@@ -1,17 +1,17 @@
 """What can go wrong, as one tree; stdlib only, open to every layer.
 
-    SchedulerError
-    ├ ConfigError(path, problems)     settings or manifests: every problem at once, before anything started
-    ├ SpecError(field, reason)        a task or trigger that cannot be; also a ValueError
-    │  ├ BadCron  ├ BadRate  ├ UnknownTimezone  └ NeverFires
-    ├ NotFound(kind, key)
-    ├ Conflict
-    │  └ RevisionConflict             someone else changed the trigger first
-    ├ IllegalTransition(run, from, to)
-    ├ LeaseLost(run, fence)           a late result; dropped and counted
-    └ StoreError
-       ├ StoreUnavailable             retried with back-off; health is degraded meanwhile
-       └ SchemaMismatch               older or newer than this code; names the command that mends it
+SchedulerError
+├ ConfigError(path, problems)     settings or manifests: every problem at once, before anything started
+├ SpecError(field, reason)        a task or trigger that cannot be; also a ValueError
+│  ├ BadCron  ├ BadRate  ├ UnknownTimezone  └ NeverFires
+├ NotFound(kind, key)
+├ Conflict
+│  └ RevisionConflict             someone else changed the trigger first
+├ IllegalTransition(run, from, to)
+├ LeaseLost(run, fence)           a late result; dropped and counted
+└ StoreError
+   ├ StoreUnavailable             retried with back-off; health is degraded meanwhile
+   └ SchemaMismatch               older or newer than this code; names the command that mends it
 """
 
 from __future__ import annotations

@@ -109,6 +109,8 @@ class Heartbeat:
             jump = (now - before) - int((at - then) * SECOND)
             if jump < -_JUMP - self._lease // 3:
                 log.warning("the database's clock was set back", seconds=round(jump / SECOND, 1))
+                # Others have not renewed in the new time yet: nobody is judged for a whole lease.
+                self._steady_since = at
                 self._on_jump(jump)
         self._database = (now, at)
 

@@ -142,6 +142,9 @@ class Worker:
             await self._before_start(self.transactions)
         for executor in self._executors.values():
             await executor.start()
+        if await self.transactions.run(_clock_went_back):
+            log.warning("the clock is behind the last worker's: it was set back meanwhile")
+            self.firing.clock_jumped(-1)
         await self._register()
         await self.firing.sync()
         if self._on_ready is not None:
@@ -300,6 +303,11 @@ def _register(
     tx: Transaction, incarnation: str, name: str, version: str, fingerprint: str, executors: list[str], lease: Micros
 ) -> None:
     tx.workers.register(incarnation, name, version, fingerprint, executors, lease)
+
+
+def _clock_went_back(tx: Transaction) -> bool:
+    seen = tx.workers.last_seen()
+    return seen is not None and seen > tx.now()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

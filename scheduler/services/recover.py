@@ -33,7 +33,7 @@ def recover_runs(
     The first loss is queued again at once, the n-th after lease × 2ⁿ⁻²; at `max_lost`, or where the task says
     `on_lost: fail`, the run ends FAILED.
     """
-    buried = tx.workers.bury_expired(me) if judge else []
+    buried = tx.workers.bury_expired(me, lease) if judge else []
     orphans = tx.runs.orphans(limit)
     if not orphans:
         return Recovered(workers=tuple(buried))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import RowMapping, delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, or_, select, update
 
 from scheduler.domain.instants import Micros
 from scheduler.store.schema import runs, workers
@@ -58,11 +58,26 @@ class WorkerTable:
             update(workers).where(workers.c.incarnation == incarnation).values(alive=False, lease_until=now)
         )
 
-    def bury_expired(self, me: str) -> list[str]:
-        """Declares every other worker whose lease is over dead; returns their names."""
+    def last_seen(self) -> Micros | None:
+        """When any worker last renewed its lease; an instant ahead of now means that the clock was set back since."""
+        value: Micros | None = self._tx.connection.execute(select(func.max(workers.c.renewed_at))).scalar()
+        return value
+
+    def bury_expired(self, me: str, lease: Micros) -> list[str]:
+        """Declares every other worker whose lease is over dead; returns their names.
+
+        So is one whose last renewal lies ahead by more than a lease: the clock was set back, and the living have renewed
+        since. Until this worker has done so itself, it judges nobody.
+        """
+        now = self._tx.now()
+        mine = select(workers.c.renewed_at).where(workers.c.incarnation == me)
+        renewed: Micros | None = self._tx.connection.execute(mine).scalar()
+        if renewed is not None and renewed > now + lease:
+            return []
+        over = or_(workers.c.lease_until < now, workers.c.renewed_at > now + lease)
         statement = (
             update(workers)
-            .where(workers.c.alive, workers.c.lease_until < self._tx.sql_now(), workers.c.incarnation != me)
+            .where(workers.c.alive, over, workers.c.incarnation != me)
             .values(alive=False)
             .returning(workers.c.name)
         )

@@ -387,3 +387,25 @@ def test_whatever_an_executor_printed_can_be_stored(world: World, text: str) -> 
     run = world.run(execution.run.name)
     assert run["phase"] == "FAILED"
     assert run["outputs"]["printed"]
+
+
+def test_after_the_clock_was_set_back_a_dead_worker_is_noticed_and_a_living_one_is_left_alone(world: World) -> None:
+    world.deploy(trigger())
+    world.step("12:01")
+    world.register("gone")
+    held = world.take("gone")
+    world.register("alive")
+    world.at("10:00")
+    judge = world.register("judge")
+    with world.store.begin() as tx:
+        assert tx.workers.renew("alive", LEASE) is not None
+    recovered = world.recover(judge)
+    assert recovered.workers == ("worker-gone",)
+    assert recovered.requeued == tuple(execution.run.name for execution in held)
+
+
+def test_a_worker_that_has_not_renewed_since_the_clock_was_set_back_judges_nobody(world: World) -> None:
+    world.register("one")
+    world.register("two")
+    world.at("10:00")
+    assert world.recover("two").workers == ()
