@@ -101,12 +101,13 @@ def settle(
     now: Micros,
     misfire_grace: Micros,
     reason: Reason,
+    decided: Callable[[Micros], bool] | None = None,
 ) -> Plan:
     """Ends an old plan at `now`, because its schedule changed or the trigger stopped being active.
 
     A changed schedule (`Reason.SCHEDULE_CHANGED`) still fires the due slots within the grace; every other due slot is
     skipped with the reason. `job` is the old schedule where it is still known; without it only the planned slot is.
-    Nothing follows: the caller plans anew.
+    Slots that are `decided` keep the entry they have. Nothing follows: the caller plans anew.
     """
     if planned is None or planned_due is None or planned_due > now or planned <= position:
         return Plan((), (), position, None, None)
@@ -126,6 +127,11 @@ def settle(
         kept_after = max(late_until, planned - SECOND)
         fires = [Fire(slot) for slot in job.between(kept_after, newest)]
         skips.extend(job.blacked_out(kept_after, newest))
+    if decided is not None and job is not None:
+        clean = _without(job, _Decision(fires, skips), decided)
+        fires, skips = clean.kept, _ordered(clean, clean.kept)
+    elif decided is not None and decided(planned):
+        fires, skips = [], []
     return Plan(tuple(fires), tuple(skips), newest, None, None)
 
 

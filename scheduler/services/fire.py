@@ -5,7 +5,7 @@ There is no instant in which a slot is decided and its run absent: either the wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.domain.instants import Micros
@@ -16,6 +16,7 @@ from scheduler.services.plan import (
     Batch,
     Planning,
     decide,
+    entries_before,
     insert_runs,
     plan_anew,
     position_of,
@@ -124,20 +125,12 @@ def _decide_one(
     if max_runs is not None:
         job = replace(job, catchup=replace(job.catchup, max_runs=max_runs))
     position = position_of(due, now)
-    decided = _decided(tx, due, position) if due.decided_to is not None else None
+    decided = entries_before(tx, due, position)
     plan = plan_fires(job, position, now, planning.misfire_grace, fires=due.fires, decided=decided)
     if plan.position == position:
         plan = replace(plan, position=due.last_slot)  # Not due after all: another clock reading claimed it.
     decide(batch, due, row, job, plan, now)
     return True
-
-
-def _decided(tx: Transaction, due: DueRow, position: Micros) -> Callable[[Micros], bool]:
-    # The clock was set back: slots up to `decided_to` may have had their entry before, and keep it.
-    until = due.decided_to or position
-    slots = tx.runs.slots_with_run(due.trigger_id, position, until)
-    ranges = tx.ledger.overlapping(due.trigger_id, position, until)
-    return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
 
 
 def _with_owner(

@@ -6,7 +6,7 @@ before it makes the new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -83,7 +83,9 @@ def plan_anew(
         if row is None:
             continue  # Deleted by hand in this very moment; its due row goes with it.
         try:
-            _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, (old_jobs or {}).get(due.trigger_id))
+            decided = entries_before(tx, due, position_of(due, now))
+            old_job = (old_jobs or {}).get(due.trigger_id)
+            _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, old_job, decided)
         except SpecError as error:
             set_aside(due, row, error, planning, batch)
 
@@ -98,11 +100,22 @@ def set_aside(due: DueRow, row: Row, error: Exception, planning: Planning, batch
 
 
 def decide(
-    batch: Batch, due: DueRow, row: Row, job: Job, plan: Plan, now: Micros, *, fingerprint: str | None = None
+    batch: Batch,
+    due: DueRow,
+    row: Row,
+    job: Job,
+    plan: Plan,
+    now: Micros,
+    *,
+    fingerprint: str | None = None,
+    due_of: Callable[[Micros], Micros] | None = None,
 ) -> None:
-    """Adds a plan to the batch: runs by name, skips, and the advance by slot."""
+    """Adds a plan to the batch: runs by name, skips, and the advance by slot.
+
+    `due_of` tells when a slot of the plan that ends here was due, where `job` is the one that follows it.
+    """
     for fire in plan.fires:
-        batch.runs.append(_new_run(row, job, fire))
+        batch.runs.append(_new_run(row, fire, (due_of or job.due_at)(fire.slot)))
     if plan.skips:
         batch.skips[due.trigger_id] = plan.skips
         # A range is extended by the very next slot only: not over a pause, a change, or slots that had their entry.
@@ -127,6 +140,15 @@ def decide(
             job.fingerprint if fingerprint is None else fingerprint,
         )
     )
+
+
+def entries_before(tx: Transaction, due: DueRow, position: Micros) -> Callable[[Micros], bool] | None:
+    """Which slots after the position have an entry already; None where no slot can, the clock not having been set back."""
+    if due.decided_to is None:
+        return None
+    slots = tx.runs.slots_with_run(due.trigger_id, position, due.decided_to)
+    ranges = tx.ledger.overlapping(due.trigger_id, position, due.decided_to)
+    return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
 
 
 def position_of(due: DueRow, now: Micros) -> Micros:
@@ -175,6 +197,7 @@ def _plan_one(
     planning: Planning,
     batch: Batch,
     old_job: Job | None,
+    decided: Callable[[Micros], bool] | None,
 ) -> None:
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
@@ -186,7 +209,7 @@ def _plan_one(
     if not is_live(row, now):
         if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:
             reason = Reason.DELETED if row["deleted_at"] is not None else Reason.PAUSED
-            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason)
+            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason, decided)
             decide(batch, due, row, _NO_JOB, _kept_position(plan, due), now, fingerprint="")
             batch.changes.append(_unchanged(row)._replace(activated_at=None, error=None, error_fingerprint=None))
             batch.silenced.append(due.trigger_id)
@@ -211,12 +234,13 @@ def _plan_one(
     if same_schedule and (planned or left == 0 or new.next_slot is None):
         return  # Planned already, or finished and still so.
     reason = Reason.SCHEDULE_CHANGED
-    old = settle(old_job, due.next_slot, owed_at, position, now, planning.misfire_grace, reason)
+    old = settle(old_job, due.next_slot, owed_at, position, now, planning.misfire_grace, reason, decided)
     fires = old.fires[:left]
     if left is not None and len(fires) >= left:
         new = Plan((), (), None, None, None)  # All it may ever fire is fired.
     plan = Plan(fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
-    decide(batch, due, row, job, plan, now)
+    # What the old plan still fires was due by the old schedule, whose jitter may be another.
+    decide(batch, due, row, job, plan, now, due_of=(lambda _: owed_at or now) if old_job is None else old_job.due_at)
 
 
 def _kept_position(plan: Plan, due: DueRow) -> Plan:
@@ -234,10 +258,9 @@ def _job_or_none(row: Row, due: DueRow) -> Job | None:
     return job if job.fingerprint == due.fingerprint else None
 
 
-def _new_run(row: Row, job: Job, fire: Fire) -> NewRun:
+def _new_run(row: Row, fire: Fire, due_at: Micros) -> NewRun:
     name = slot_run_name(row["project"], row["domain"], row["task"], row["name"], fire.slot)
     covers = fire.covers or (None, None)
-    due_at = job.due_at(fire.slot) if job.jitter else fire.slot
     return NewRun(name, row["id"], fire.slot, covers[0], covers[1], fire.turn, due_at, None)
 
 
