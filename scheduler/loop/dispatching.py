@@ -223,7 +223,7 @@ class Dispatching:
             for name in finished.refused:
                 log.warning("a late result does not count: the run was taken again", run=name)
             for item in batch:
-                if item.execution.run.name in finished.counted:
+                if finished.counts(item):
                     _report(item, item.execution.run.name in finished.retried)
                     if self.on_finished is not None:
                         self.on_finished(item)

@@ -35,11 +35,16 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a batch of ended attempts."""
+    """What became of a batch of ended attempts, by the names of their runs."""
 
     counted: frozenset[str]
     refused: tuple[str, ...]
     retried: tuple[str, ...]
+    fences: frozenset[tuple[str, int]]
+
+    def counts(self, item: Ended) -> bool:
+        """Whether this end is what was recorded: a batch may hold another one of the same run."""
+        return (item.execution.run.name, item.execution.run.fence) in self.fences
 
 
 def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str) -> Finished:
@@ -48,9 +53,10 @@ def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str) -> Finishe
     rows = [_attempt(item, now) for item in ended]
     counted = tx.runs.finish(rows, worker, now)
     return Finished(
-        counted=frozenset(counted),
-        refused=tuple(row.name for row in rows if row.name not in counted),
-        retried=tuple(row.name for row in rows if row.phase == Phase.QUEUED and row.name in counted),
+        counted=frozenset(name for name, _ in counted),
+        refused=tuple(row.name for row in rows if (row.name, row.fence) not in counted),
+        retried=tuple(row.name for row in rows if row.phase == Phase.QUEUED and (row.name, row.fence) in counted),
+        fences=frozenset(counted),
     )
 
 

@@ -261,8 +261,8 @@ class RunTable:
         taken = [TakenRun(*row) for row in self._tx.connection.execute(taking).all()]
         return sorted(taken, key=lambda run: (run.priority, run.scheduled_at or run.created_at, run.name))
 
-    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[str]:
-        """Records attempts' ends; returns the names that counted. A name left out lost by its fence.
+    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
+        """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
 
         The condition is name and fence only: a result counts as long as nobody took the run since. A retry that meets a
         stored intent to end becomes that end.
@@ -290,13 +290,18 @@ class RunTable:
                 outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
                 finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
             )
-            .returning(runs.c.name, (runs.c.attempt - case((again, 1), else_=0)).label("attempt"))
+            .returning(
+                runs.c.name,
+                (runs.c.fence - 1).label("fence"),
+                (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
+            )
         )
-        counted = {row.name: row.attempt for row in self._tx.connection.execute(statement)}
+        # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
+        counted = {(row.name, row.fence): row.attempt for row in self._tx.connection.execute(statement)}
         rows = [
             {
                 "run_name": item.name,
-                "attempt": counted[item.name],
+                "attempt": counted[item.name, item.fence],
                 "phase": item.attempt_phase,
                 "started_at": item.started_at,
                 "finished_at": now,
@@ -305,7 +310,7 @@ class RunTable:
                 "output": item.output,
             }
             for item in sorted(ended)
-            if item.name in counted
+            if (item.name, item.fence) in counted
         ]
         if rows:
             self._tx.connection.execute(attempts.insert(), rows)
