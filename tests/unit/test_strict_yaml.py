@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scheduler.reading import strict_yaml
 from scheduler.errors import ConfigError
+from scheduler.reading import strict_yaml
 from scheduler.reading.strict_yaml import load_file, load_text
 
 
