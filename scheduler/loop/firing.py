@@ -150,6 +150,8 @@ class Firing:
                 self._floor = (fired.newest_due, now)
             self._report(fired)
             await self._dispatching.fired(fired)
+        if fired.replanned:
+            await self._transactions.run(refresh_summaries, fired.replanned)
         return fired
 
     async def _fire_singly(self) -> Fired:

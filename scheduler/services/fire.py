@@ -41,6 +41,8 @@ class Fired:
     quarantined: tuple[str, ...] = ()
     lateness: tuple[Micros, ...] = ()
     newest_due: Micros | None = None
+    replanned: tuple[int, ...] = ()
+    """Tasks whose triggers somebody had written to: their summaries are the caller's to refresh, in another transaction."""
 
 
 def fire_due(
@@ -91,6 +93,7 @@ def fire_due(
         quarantined=tuple(str(change.error) for change in batch.changes if change.error is not None),
         lateness=tuple(now - run.not_before for run in new),
         newest_due=max((due.due_at for due in dues if due.due_at is not None), default=None),
+        replanned=tuple(sorted({rows[due.trigger_id]["task_id"] for due in changed})),
     )
 
 

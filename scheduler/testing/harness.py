@@ -201,8 +201,8 @@ class Harness:
     def _decide_and_take(self, tx: Transaction, ended: dict[str, None]) -> tuple[list[Execution], bool]:
         tx.workers.renew(self._me, self._lease)
         planned, tasks = sync_triggers(tx, self._options.planning, _BATCH)
-        refresh_summaries(tx, tasks)
         fired = fire_due(tx, self._options.planning, limit=_BATCH)
+        refresh_summaries(tx, sorted({*tasks, *fired.replanned}))
         recovered = recover_runs(tx, self._me, lease=self._lease, max_lost=self._options.max_lost, limit=_BATCH)
         ended.update(dict.fromkeys(recovered.failed))
         room = dict.fromkeys(self._executors, _ALL)
