@@ -99,5 +99,6 @@ def test_what_a_worker_does_is_seen_and_steered_from_a_second_terminal(new_world
 
     slots = as_json(world.call("slots", f"{PROJECT}/{DOMAIN}/tick/t", "-o", "json"))
     assert len(slots) >= 2
-    assert {slot["phase"] for slot in slots} == {"SUCCEEDED"}
+    # A slot that came due in the very moment of the pause is skipped for it.
+    assert {slot.get("phase") or slot["reason"] for slot in slots} <= {"SUCCEEDED", "paused"}
     assert world.call("triggers", "show", "tick/other").returncode == 4
