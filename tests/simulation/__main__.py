@@ -1,0 +1,47 @@
+"""Plays one world again, or many: `python -m tests.simulation --seed 4711`.
+
+Prints the story of the world and what was wrong in it. `--count` plays that many seeds from there on and prints only what
+fails; `--postgres URL` plays on an empty PostgreSQL database, which every world empties again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+
+from tests.simulation.play import STEPS, WorldFailedError, play, postgres_world, sqlite_world
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--postgres", metavar="URL")
+    wanted = parser.parse_args()
+    failed = 0
+    for seed in range(wanted.seed, wanted.seed + wanted.count):
+        with postgres_world(wanted.postgres) if wanted.postgres else sqlite_world() as (store, clock):
+            try:
+                world = play(seed, store, clock, wanted.steps)
+            except WorldFailedError as error:
+                failed += 1
+                world = error.world
+                _tell(world.events if wanted.count == 1 else [])
+                if error.__cause__ is not None:
+                    traceback.print_exception(error.__cause__)
+                print(error, file=sys.stderr)
+            else:
+                _tell(world.events if wanted.count == 1 else [])
+    print(f"{wanted.count} worlds, {failed} failed")
+    return 1 if failed else 0
+
+
+def _tell(events: list[str]) -> None:
+    for event in events:
+        print(event)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What must hold in every world: each function yields one text per thing that is wrong. Add yours to `INVARIANTS`."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import text
+
+from scheduler.domain.identity import slot_run_name
+from scheduler.domain.instants import Micros, to_rfc3339
+from scheduler.domain.run import Phase
+from tests.simulation.ledger import RUN
+from tests.simulation.world import World
+
+Invariant: TypeAlias = Callable[[World], Iterator[str]]
+
+
+def rows(world: World, statement: str) -> list[Any]:
+    with world.store.read() as tx:
+        return list(tx.connection.execute(text(statement)).all())
+
+
+def one_run_per_slot(world: World) -> Iterator[str]:
+    seen = Counter((run.trigger_id, run.scheduled_at) for run in rows(world, "SELECT * FROM runs"))
+    yield from (f"slot {slot} has {count} runs" for slot, count in seen.items() if count > 1)
+
+
+def every_owed_slot_has_its_one_entry(world: World) -> Iterator[str]:
+    """Runs and skipped ranges together are exactly the slots owed, each with the outcome that the rules give it."""
+    runs: dict[int, set[Micros]] = defaultdict(set)
+    for run in rows(world, "SELECT trigger_id, scheduled_at FROM runs"):
+        runs[run.trigger_id].add(run.scheduled_at)
+    ranges = defaultdict(list)
+    for skipped in rows(world, "SELECT * FROM skips ORDER BY trigger_id, from_slot"):
+        ranges[skipped.trigger_id].append(skipped)
+    for number, model in world.triggers.items():
+        owed = {slot for slot, outcome in model.entries.items() if outcome == RUN}
+        yield from _differences(f"{model.identity} run", owed, runs[number])
+        left = {slot: outcome for slot, outcome in model.entries.items() if outcome != RUN}
+        # After the clock was set back, ranges of different schedules may lie over each other: then they are only counted.
+        check = _counts if world.was_set_back else _ranges
+        yield from check(model.identity, left, ranges[number], runs[number])
+
+
+def _ranges(name: str, left: dict[Micros, str], ranges: list[Any], runs: set[Micros]) -> Iterator[str]:
+    for item in ranges:
+        shown = f"{name} range {to_rfc3339(item.from_slot)}–{to_rfc3339(item.to_slot)} {item.reason}"
+        within = [s for s, why in left.items() if item.from_slot <= s <= item.to_slot and why == item.reason]
+        if len(within) != item.count:
+            yield f"{shown}: counts {item.count} slots, {len(within)} are owed there"
+        if within and (min(within), max(within)) != (item.from_slot, item.to_slot):
+            yield f"{shown}: its ends are not on the grid"
+        if over := [slot for slot in runs if item.from_slot <= slot <= item.to_slot]:
+            yield f"{shown}: lies over the run of {to_rfc3339(over[0])}"
+        for slot in within:
+            del left[slot]
+    yield from (f"{name} owes {to_rfc3339(slot)} ({why}): no entry" for slot, why in sorted(left.items()))
+
+
+def _counts(name: str, left: dict[Micros, str], ranges: list[Any], runs: set[Micros]) -> Iterator[str]:
+    stored: Counter[str] = Counter()
+    for item in ranges:
+        stored[item.reason] += item.count
+    if stored != (owed := Counter(left.values())):
+        yield f"{name} skipped {dict(stored)}, and owes {dict(owed)}"
+    for slot, why in left.items():
+        if not any(item.from_slot <= slot <= item.to_slot and item.reason == why for item in ranges):
+            yield f"{name} owes {to_rfc3339(slot)} ({why}): no entry"
+
+
+def plans_are_what_the_rules_give(world: World) -> Iterator[str]:
+    """The next slot and the position of every trigger."""
+    for row in rows(world, "SELECT * FROM trigger_due"):
+        model = world.triggers[row.trigger_id]
+        slot = model.next_slot()
+        if (row.due_at is None) != (slot is None) or (slot is not None and row.next_slot != slot):
+            yield f"{model.identity} plans {row.next_slot} due {row.due_at}, not {slot}"
+        elif slot is not None and row.due_at != model.due_at(slot):
+            yield f"{model.identity} is due at {row.due_at}, not {model.due_at(slot)}"
+
+
+def runs_stand_as_their_history_says(world: World) -> Iterator[str]:
+    """Phase, owner, fence, attempt and losses: only the rightful worker's ends were recorded, each of them once."""
+    stored = {run.name: run for run in rows(world, "SELECT * FROM runs")}
+    yield from _differences("run name", set(world.runs.runs), set(stored))
+    for name, model in world.runs.runs.items():
+        if (run := stored.get(name)) is None:
+            continue
+        waits = model.phase is Phase.QUEUED
+        is_so = (run.phase, run.owner, run.fence, run.attempt, run.lost, run.not_before if waits else 0)
+        should = (model.phase, model.owner, model.fence, model.attempt, model.lost, model.not_before if waits else 0)
+        if is_so != should:
+            yield f"{name} is {is_so}, should be {should}"
+
+
+def attempts_are_recorded_once(world: World) -> Iterator[str]:
+    recorded = defaultdict(list)
+    for attempt in rows(world, "SELECT * FROM attempts ORDER BY run_name, attempt"):
+        recorded[attempt.run_name].append(attempt.phase)
+    for name, model in world.runs.runs.items():
+        if recorded[name] != [str(phase) for phase in model.recorded]:
+            yield f"{name} has attempts {recorded[name]}, should have {model.recorded}"
+
+
+def runs_bear_the_names_of_their_slots(world: World) -> Iterator[str]:
+    keys = {number: key for key, number in world.ids.items()}
+    for run in rows(world, "SELECT name, trigger_id, scheduled_at FROM runs"):
+        if run.name != slot_run_name(*keys[run.trigger_id], run.scheduled_at):
+            yield f"{run.name} is not the name of {run.scheduled_at}"
+
+
+def nothing_is_open_without_an_owner_or_a_reason(world: World) -> Iterator[str]:
+    known = {worker.incarnation for worker in rows(world, "SELECT incarnation FROM workers")}
+    for run in rows(world, "SELECT * FROM runs"):
+        if (run.phase == "RUNNING") != (run.owner is not None):
+            yield f"{run.name} is {run.phase}, and its owner is {run.owner}"
+        if run.owner is not None and run.owner not in known:
+            yield f"{run.name} belongs to {run.owner}, whom nobody could declare dead"
+        if (run.phase in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")) != (run.finished_at is not None):
+            yield f"{run.name} is {run.phase} and finished at {run.finished_at}"
+
+
+def lost_runs_are_given_up_at_the_limit(world: World) -> Iterator[str]:
+    limit = world.runs.max_lost
+    for run in rows(world, "SELECT * FROM runs"):
+        if run.lost > limit or (run.lost == limit and run.phase != "FAILED"):
+            yield f"{run.name} was lost {run.lost} times and is {run.phase}"
+
+
+def summaries_count_the_triggers(world: World) -> Iterator[str]:
+    if any(model.pending for model in world.triggers.values()):
+        return
+    for task in rows(world, "SELECT * FROM tasks"):
+        mine = [
+            model for key, number in world.ids.items() if key.task == task.name and (model := world.triggers[number])
+        ]
+        counts = (sum(not model.written.deleted for model in mine), sum(model.written.live for model in mine))
+        if (task.total_triggers, task.active_triggers) != counts:
+            yield f"{task.name} counts {task.total_triggers} triggers, {task.active_triggers} active; not {counts}"
+
+
+INVARIANTS: Final[tuple[Invariant, ...]] = (
+    one_run_per_slot,
+    every_owed_slot_has_its_one_entry,
+    plans_are_what_the_rules_give,
+    runs_stand_as_their_history_says,
+    attempts_are_recorded_once,
+    runs_bear_the_names_of_their_slots,
+    nothing_is_open_without_an_owner_or_a_reason,
+    lost_runs_are_given_up_at_the_limit,
+    summaries_count_the_triggers,
+)
+
+
+def violations(world: World) -> list[str]:
+    """Everything that is wrong in this world now."""
+    return [f"{invariant.__name__}: {fault}" for invariant in INVARIANTS for fault in invariant(world)]
+
+
+def _differences(what: str, should: set[Any], are: set[Any]) -> Iterator[str]:
+    yield from (f"{what} {_shown(item)} is missing" for item in sorted(should - are))
+    yield from (f"{what} {_shown(item)} should not be" for item in sorted(are - should))
+
+
+def _shown(item: Any) -> str:
+    return to_rfc3339(item) if isinstance(item, int) else str(item)
