@@ -80,7 +80,9 @@ def anchored_at(row: Row, now: Micros) -> tuple[Micros | None, int | None]:
     if not isinstance(automation, FixedRate) or automation.start_time is not None:
         return None, None
     if row["anchor_at"] is not None and row["anchor_interval"] == automation.interval:
-        return row["anchor_at"], automation.interval
+        # The clock may have been set back while the trigger was paused, where nobody looked after its anchor.
+        shifted = shifted_anchor(row, now) if row["activated_at"] is None else None
+        return row["anchor_at"] if shifted is None else shifted, automation.interval
     return now - now % SECOND, automation.interval
 
 

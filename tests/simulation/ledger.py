@@ -167,9 +167,7 @@ class TriggerModel:
             return
         if (self.last if self.last is not None else old.activated_at) <= beyond:
             return
-        if self.anchor is not None and self.anchor_seconds is not None and self.anchor > now:
-            while self.anchor > now:
-                self.anchor -= self.anchor_seconds * SECOND
+        self._bring_anchor_back(now)
         activated = min(old.activated_at, now)
         anchor = None
         if isinstance(self.written.grid, Rate) and self.written.grid.start is None:
@@ -208,6 +206,13 @@ class TriggerModel:
             self.anchor = self.anchor_seconds = None
         elif self.anchor is None or self.anchor_seconds != grid.seconds:
             self.anchor, self.anchor_seconds = now - now % SECOND, grid.seconds
+        elif self.planned is None:
+            self._bring_anchor_back(now)
+
+    def _bring_anchor_back(self, now: Micros) -> None:
+        """By whole intervals, so that the same grid goes on."""
+        while self.anchor is not None and self.anchor_seconds is not None and self.anchor > now:
+            self.anchor -= self.anchor_seconds * SECOND
 
     def _next(self, planned: Planned, after: Micros) -> Micros | None:
         return next_slot(planned.grid, after, self._anchor(planned))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from scheduler.domain.automation import FixedRate
 from scheduler.domain.run import Phase
 from scheduler.services.finish import Ended
 from scheduler.services.sync import refresh_summaries
@@ -66,3 +67,11 @@ def test_a_change_that_a_fire_finds_is_counted_in_the_tasks_summary(world: World
     world.store.run(refresh_summaries, fired.replanned)
     task = world.client.show_task("flytesnacks", "development", "report")
     assert (task["total_triggers"], task["active_triggers"]) == (1, 1)
+
+
+def test_a_rate_activated_after_the_clock_was_set_back_fires_an_interval_later(world: World) -> None:
+    world.deploy(trigger(automation=FixedRate(10, "minute")))
+    world.at("12:05").client.deactivate(key())
+    world.clock_set_back("08:03")
+    world.client.activate(key())
+    assert world.next_fire() == "08:10"
