@@ -133,6 +133,8 @@ def summaries_count_the_triggers(world: World) -> Iterator[str]:
     if any(model.pending for model in world.triggers.values()):
         return
     for task in rows(world, "SELECT * FROM tasks"):
+        if task.name in world.flickered:
+            continue
         mine = [
             model for key, number in world.ids.items() if key.task == task.name and (model := world.triggers[number])
         ]

@@ -74,6 +74,8 @@ class World:
         self.living: set[str] = set()
         self.workers: list[SimulatedWorker] = []
         self.was_set_back = False
+        # Tasks where a change was taken back before a worker saw it: a summary counted in between stays until the next.
+        self.flickered: set[str] = set()
         self.events: list[str] = []
 
     # --- time and transactions ---------------------------------------------------------------------------------------
@@ -240,6 +242,8 @@ class World:
             tx.connection.execute(
                 text(f"UPDATE triggers SET {assignments} WHERE id = :id"), {**columns, "id": self.ids[key]}
             )
+        if not self.triggers[self.ids[key]].pending:
+            self.flickered.add(key.task)
         self.tell(f"wrote {columns} to {key}")
 
     # --- telling the models ------------------------------------------------------------------------------------------
