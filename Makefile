@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= $(ROOT)/config/scheduler.yaml
-TESTS ?= -n auto
+# More than one test a core: many of them wait for processes.
+TESTS ?= -n 3
 export DO_NOT_TRACK = 1
 
 .PHONY: help run test test-all lint format simulate bench-schedules clean

@@ -239,7 +239,8 @@ def test_a_deadlock_runs_the_whole_transaction_again(world: World) -> None:
         return lambda: world.store.run(service)
 
     together(crosswise(first, second), crosswise(second, first))
-    assert len(tries) == 3
+    # One of the two was undone at least once, and both came through: which, and how often, is for the server to say.
+    assert len(tries) >= 3
 
 
 def test_finishing_stays_fast_after_an_analyze_at_an_idle_moment(world: World) -> None:
