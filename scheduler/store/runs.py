@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    text,
     true,
     union_all,
     update,
@@ -97,6 +98,8 @@ class LostRun(NamedTuple):
     worker: str | None
 
 
+# Word for word what the index `runs_ready` says: with a bound phase, or `gated = 0`, SQLite would read the whole table.
+_READY = text("runs.phase = 'QUEUED' AND NOT runs.gated")
 _OPEN_PHASES = sorted(phase.value for phase in OPEN)
 _TAKEN = [runs.c[name] for name in TakenRun._fields]
 
@@ -238,8 +241,7 @@ class RunTable:
             if places <= 0:
                 continue
             statement = select(runs.c.name, runs.c.priority, runs.c.not_before).where(
-                runs.c.phase == Phase.QUEUED.value,
-                ~runs.c.gated,
+                _READY,
                 runs.c.executor == executor,
                 runs.c.priority > 0 if late else runs.c.priority == 0,
                 runs.c.not_before <= now,
@@ -323,7 +325,7 @@ class RunTable:
         statement = select(
             runs.c.name, runs.c.lost, runs.c.spec_digest, runs.c.intent, runs.c.attempt, runs.c.started_at, worker
         ).where(runs.c.owner.is_not(None), ~living)
-        claimed = self._tx.dialect.locked(statement.order_by(runs.c.name).limit(limit), of=runs, skip=True).cte("gone")
+        claimed = self._tx.dialect.locked(statement.order_by(runs.c.owner).limit(limit), of=runs, skip=True).cte("gone")
         claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
         return self._tx.connection.execute(select(claimed)).mappings().all()
 
@@ -359,13 +361,21 @@ class RunTable:
 
     def next_ready_at(self, executors: Iterable[str]) -> Micros | None:
         """When the next queued run of these executors may start; None where none waits."""
-        statement = select(func.min(runs.c.not_before)).where(
-            runs.c.phase == Phase.QUEUED.value,
-            ~runs.c.gated,
-            runs.c.executor.in_(sorted(executors)),
-            runs.c.intent.is_(None),
-        )
-        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        now = self._tx.sql_now()
+        earliest: list[Select[Any]] = []
+        for executor in sorted(executors):
+            ready = select(runs.c.not_before).where(_READY, runs.c.executor == executor, runs.c.intent.is_(None))
+            on_time = ready.where(runs.c.priority == 0).order_by(runs.c.not_before).limit(1).scalar_subquery()
+            # Among many late runs the first that may start will do; only where none may, the earliest is looked for.
+            late = ready.where(runs.c.priority > 0)
+            startable = late.where(runs.c.not_before <= now).limit(1).scalar_subquery()
+            later = late.with_only_columns(func.min(runs.c.not_before)).scalar_subquery()
+            earliest += [select(on_time.label("at")), select(func.coalesce(startable, later).label("at"))]
+        if not earliest:
+            return None
+        value: Micros | None = self._tx.connection.execute(
+            select(func.min(union_all(*earliest).subquery("earliest").c.at))
+        ).scalar()
         return value
 
     def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:
