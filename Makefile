@@ -34,7 +34,7 @@ format: $(VENV)/.installed-dev ## let ruff arrange the code
 	@cd "$(ROOT)" && "$(BIN)/ruff" check --fix . ; "$(BIN)/ruff" format .
 
 simulate: $(VENV)/.installed-dev ## random worlds in virtual time: make simulate WORLDS=5000, or SEED=17 for one
-	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation $(if $(SEED),--seed $(SEED),--worlds $(or $(WORLDS),1000))
+	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation --seed $(or $(SEED),1) --count $(if $(SEED),1,$(or $(WORLDS),1000))
 
 bench-schedules: $(VENV)/.installed-dev ## calendars against croniter and cronsim, in one run
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench.schedules
