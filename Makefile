@@ -8,8 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= $(ROOT)/config/scheduler.yaml
-# More than one test a core: many of them wait for processes.
-TESTS ?= -n 3
+# Quick tests: more than one a core, since many of them wait for processes. Heavy ones watch the clock: one a core.
+QUICK ?= -n 3
+HEAVY ?= -n auto
 export DO_NOT_TRACK = 1
 
 .PHONY: help run test test-all lint format simulate bench-schedules clean
@@ -22,10 +23,10 @@ run: $(VENV)/.installed ## install, deploy config/tasks and start the worker (Ct
 	@"$(BIN)/scheduler" --config "$(CONFIG)" serve
 
 test: $(VENV)/.installed-dev lint ## check the code and run the quick tests, PostgreSQL included
-	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m "not heavy" $(TESTS)
+	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m "not heavy" $(QUICK)
 
 test-all: $(VENV)/.installed-dev ## run every test: long simulations, killed workers, other products
-	@cd "$(ROOT)" && "$(BIN)/python" -m pytest $(TESTS)
+	@cd "$(ROOT)" && "$(BIN)/python" -m pytest $(HEAVY)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	@cd "$(ROOT)" && "$(BIN)/ruff" check . && "$(BIN)/ruff" format --check --quiet . && "$(BIN)/mypy"
