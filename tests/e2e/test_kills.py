@@ -221,6 +221,7 @@ def test_a_kill_in_the_middle_of_a_start_leaves_nothing_that_the_next_start_mind
             time.sleep(delay)
             worker.kill()
     with world.worker() as worker:
+        worker.until_said("ready")
         world.until(lambda: len(world.runs("tick", "SUCCEEDED")) >= 3, "it fires")
         assert worker.stop() == 0
     assert_every_second_once(world.ledger("tick"))
