@@ -13,7 +13,7 @@ from scheduler.errors import NotFound, SpecError
 from scheduler.services.jobs import is_live, job_of
 from scheduler.services.operate import TriggerKey
 from scheduler.store.rows import Row
-from scheduler.store.runs import run_filters
+from scheduler.store.run_lookups import run_filters
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import trigger_filters
 

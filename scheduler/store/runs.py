@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
-    ColumnElement,
     RowMapping,
     Select,
     and_,
     case,
-    delete,
     func,
     literal,
     null,
     select,
-    text,
     true,
     union_all,
     update,
 )
 
 from scheduler.domain.instants import Micros
-from scheduler.domain.run import OPEN, Kind, Phase
+from scheduler.domain.run import Kind, Phase
 from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT
-from scheduler.store.schema import attempts, runs, tasks, triggers, workers
+from scheduler.store.run_lookups import OPEN_PHASES, READY, RunLookups
+from scheduler.store.schema import attempts, runs, triggers, workers
 
 if TYPE_CHECKING:
-    from scheduler.store.transaction import Transaction
+    pass
 
 
 class NewRun(NamedTuple):
@@ -98,17 +96,11 @@ class LostRun(NamedTuple):
     worker: str | None
 
 
-# Word for word what the index `runs_ready` says: with a bound phase, or `gated = 0`, SQLite would read the whole table.
-_READY = text("runs.phase = 'QUEUED' AND NOT runs.gated")
-_OPEN_PHASES = sorted(phase.value for phase in OPEN)
 _TAKEN = [runs.c[name] for name in TakenRun._fields]
 
 
-class RunTable:
+class RunTable(RunLookups):
     """Runs and their attempts through one transaction."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self._tx = tx
 
     # --- queued ------------------------------------------------------------------------------------------------------
 
@@ -241,7 +233,7 @@ class RunTable:
             if places <= 0:
                 continue
             statement = select(runs.c.name, runs.c.priority, runs.c.not_before).where(
-                _READY,
+                READY,
                 runs.c.executor == executor,
                 runs.c.priority > 0 if late else runs.c.priority == 0,
                 runs.c.not_before <= now,
@@ -275,7 +267,7 @@ class RunTable:
         batch = self._tx.dialect.rows("f", dict(zip(FinishedAttempt._fields, kinds, strict=True)), sorted(ended))
         again = batch.c.phase == Phase.QUEUED.value
         phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
-        stays_open = phase.in_(_OPEN_PHASES)
+        stays_open = phase.in_(OPEN_PHASES)
         present = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner)
         current = case((runs.c.owner.is_(None), true()), else_=present.exists())
         statement = (
@@ -356,107 +348,3 @@ class RunTable:
             .values(phase=Phase.ABORTED.value, fence=runs.c.fence + 1, error=note, finished_at=now)
         )
         return int(result.rowcount)
-
-    # --- looking things up -------------------------------------------------------------------------------------------
-
-    def next_ready_at(self, executors: Iterable[str]) -> Micros | None:
-        """When the next queued run of these executors may start; None where none waits."""
-        now = self._tx.sql_now()
-        earliest: list[Select[Any]] = []
-        for executor in sorted(executors):
-            ready = select(runs.c.not_before).where(_READY, runs.c.executor == executor, runs.c.intent.is_(None))
-            on_time = ready.where(runs.c.priority == 0).order_by(runs.c.not_before).limit(1).scalar_subquery()
-            # Among many late runs the first that may start will do; only where none may, the earliest is looked for.
-            late = ready.where(runs.c.priority > 0)
-            startable = late.where(runs.c.not_before <= now).limit(1).scalar_subquery()
-            later = late.with_only_columns(func.min(runs.c.not_before)).scalar_subquery()
-            earliest += [select(on_time.label("at")), select(func.coalesce(startable, later).label("at"))]
-        if not earliest:
-            return None
-        value: Micros | None = self._tx.connection.execute(
-            select(func.min(union_all(*earliest).subquery("earliest").c.at))
-        ).scalar()
-        return value
-
-    def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:
-        """The slots of a trigger in (after, until] that have a run."""
-        statement = select(runs.c.scheduled_at).where(
-            runs.c.trigger_id == trigger_id,
-            runs.c.kind != Kind.MANUAL.value,
-            runs.c.scheduled_at > after,
-            runs.c.scheduled_at <= until,
-        )
-        return set(self._tx.connection.execute(statement).scalars())
-
-    def newest_slots(self, trigger_id: int, limit: int) -> Sequence[RowMapping]:
-        """The newest slots of a trigger that have a run, newest first."""
-        statement = (
-            select(runs.c.name, runs.c.scheduled_at, runs.c.phase)
-            .where(runs.c.trigger_id == trigger_id, runs.c.kind != Kind.MANUAL.value)
-            .order_by(runs.c.scheduled_at.desc())
-            .limit(limit)
-        )
-        return self._tx.connection.execute(statement).mappings().all()
-
-    def find(self, name: str) -> RowMapping | None:
-        """One run with its task's and trigger's names."""
-        return self._tx.connection.execute(_listing().where(runs.c.name == name)).mappings().one_or_none()
-
-    def attempts_of(self, name: str) -> Sequence[RowMapping]:
-        """The recorded attempts of a run, first to last."""
-        statement = select(attempts).where(attempts.c.run_name == name).order_by(attempts.c.attempt)
-        return self._tx.connection.execute(statement).mappings().all()
-
-    def list_newest(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
-        """Runs, newest first: by creation, then by slot."""
-        statement = _listing().where(*conditions)
-        ordered = statement.order_by(runs.c.created_at.desc(), runs.c.scheduled_at.desc(), runs.c.name.desc())
-        return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
-
-    def counts_by_phase(self) -> dict[str, int]:
-        """How many runs are open, by phase."""
-        statement = select(runs.c.phase, func.count()).where(runs.c.phase.in_(_OPEN_PHASES)).group_by(runs.c.phase)
-        return {phase: int(count) for phase, count in self._tx.connection.execute(statement)}
-
-    def prune(self, names: Sequence[str]) -> None:
-        """Removes closed runs and their attempts."""
-        self._tx.connection.execute(delete(attempts).where(attempts.c.run_name.in_(names)))
-        self._tx.connection.execute(delete(runs).where(runs.c.name.in_(names), runs.c.phase.not_in(_OPEN_PHASES)))
-
-
-def run_filters(
-    *,
-    project: str | None = None,
-    domain: str | None = None,
-    task: str | None = None,
-    trigger: str | None = None,
-    phase: str | None = None,
-    since: Micros | None = None,
-) -> list[ColumnElement[bool]]:
-    """Conditions for `list_newest`; None leaves a part open, `since` is when the run was created."""
-    wanted = (
-        (tasks.c.project, project),
-        (tasks.c.domain, domain),
-        (tasks.c.name, task),
-        (triggers.c.name, trigger),
-        (runs.c.phase, phase),
-    )
-    conditions: list[ColumnElement[bool]] = [column == value for column, value in wanted if value is not None]
-    if since is not None:
-        conditions.append(runs.c.created_at >= since)
-    return conditions
-
-
-def _listing() -> Select[Any]:
-    return (
-        select(
-            runs,
-            tasks.c.project,
-            tasks.c.domain,
-            tasks.c.name.label("task"),
-            triggers.c.name.label("trigger"),
-            triggers.c.automation,
-        )
-        .join(tasks, tasks.c.id == runs.c.task_id, isouter=True)
-        .join(triggers, triggers.c.id == runs.c.trigger_id, isouter=True)
-    )
