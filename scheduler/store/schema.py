@@ -210,6 +210,7 @@ trigger_revisions = Table(
     Column("version", String(255)),
     Column("active", Boolean, nullable=False),
     Column("spec", Text, nullable=False),
+    Column("note", Text),
 )
 
 workers = Table(
@@ -245,6 +246,8 @@ runs = Table(
     Column("inputs", Text, nullable=False),
     Column("kickoff_arg", String(255)),
     Column("executor", String(255), nullable=False),
+    # `serial`: starts only when no earlier scheduled run of its trigger is open. `gated`: serial, or its task is limited.
+    Column("serial", Boolean, nullable=False, server_default=false()),
     Column("gated", Boolean, nullable=False),
     Column("deadline_at", BigInteger),
     # Where it stands. Priority 0 is on time; a late run's is its turn in the round-robin over triggers.
@@ -256,7 +259,9 @@ runs = Table(
     Column("lost", SmallInteger, nullable=False, server_default="0"),
     Column("owner", String(32)),
     Column("fence", BigInteger, nullable=False),
+    # An end that somebody wants and nobody has reached yet: every transition reads it.
     Column("intent", String(16)),
+    Column("intent_note", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
@@ -288,6 +293,20 @@ Index(
     postgresql_where=text("owner IS NOT NULL"),
     sqlite_where=text("owner IS NOT NULL"),
 )
+_GATED_OPEN: Final = f"gated AND {_OPEN}"
+Index(
+    "runs_gated",
+    runs.c.phase,
+    runs.c.task_id,
+    runs.c.priority,
+    runs.c.not_before,
+    postgresql_where=text(_GATED_OPEN),
+    sqlite_where=text(_GATED_OPEN),
+)
+_GATED_QUEUED: Final = "gated AND phase = 'QUEUED'"
+Index("runs_gated_later", runs.c.not_before, postgresql_where=text(_GATED_QUEUED), sqlite_where=text(_GATED_QUEUED))
+_MAY_EXPIRE: Final = "phase = 'QUEUED' AND deadline_at IS NOT NULL"
+Index("runs_deadline", runs.c.deadline_at, postgresql_where=text(_MAY_EXPIRE), sqlite_where=text(_MAY_EXPIRE))
 Index("runs_open", runs.c.trigger_id, postgresql_where=text(_OPEN), sqlite_where=text(_OPEN))
 Index("runs_created", runs.c.created_at)
 
