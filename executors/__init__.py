@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         PermanentError,
         RetryableError,
     )
+    from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
     from executors.http_request import HttpExecutor
     from executors.logging_executor import LoggingExecutor
     from executors.output import Output
@@ -40,8 +41,16 @@ _HOME: Final = {
     "ExecutorConfigError": "errors",
     "ExecutorError": "errors",
     "ExecutorNotFound": "errors",
+    "ExternalJob": "external_job",
     "Failed": "protocol",
     "HttpExecutor": "http_request",
+    "Job": "external_job",
+    "JobBusy": "external_job",
+    "JobConfig": "external_job",
+    "JobGone": "external_job",
+    "JobPhase": "external_job",
+    "JobStatus": "external_job",
+    "Link": "external_job",
     "LoggingExecutor": "logging_executor",
     "Outcome": "protocol",
     "Output": "output",
@@ -64,8 +73,16 @@ __all__ = [
     "ExecutorConfigError",
     "ExecutorError",
     "ExecutorNotFound",
+    "ExternalJob",
     "Failed",
     "HttpExecutor",
+    "Job",
+    "JobBusy",
+    "JobConfig",
+    "JobGone",
+    "JobPhase",
+    "JobStatus",
+    "Link",
     "LoggingExecutor",
     "Outcome",
     "Output",
