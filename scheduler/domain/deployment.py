@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.domain.task import canonical_json
 from scheduler.domain.trigger import TriggerSpec
 
 
@@ -42,7 +43,7 @@ def diff(stored: Sequence[Deployed], wanted: Sequence[TriggerSpec]) -> Differenc
         elif old.deleted:
             revived.append(spec)
             sets_active.add(spec.name)
-        elif old.document == spec.to_document():
+        elif old.document is not None and _same(old.document, spec.to_document()):
             unchanged.append(spec.name)
         else:
             changed.append(spec)
@@ -51,3 +52,8 @@ def diff(stored: Sequence[Deployed], wanted: Sequence[TriggerSpec]) -> Differenc
     names = {spec.name for spec in wanted}
     pruned = tuple(old.name for old in stored if not old.deleted and old.prunable and old.name not in names)
     return Difference(tuple(created), tuple(changed), tuple(revived), tuple(unchanged), pruned, frozenset(sets_active))
+
+
+def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    # As texts: an input that was 1 and is true now is another one, though Python calls both equal.
+    return canonical_json(before) == canonical_json(after)

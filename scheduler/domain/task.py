@@ -172,8 +172,9 @@ class TaskDefinition:
             "version": self.version,
             "spec": self.spec.digest,
             "environment": [self.environment.name, self.environment.description],
-            "description": self.description,
-            "long_description": self.long_description,
+            # As far as they are kept: what was cut off is nowhere any more, and could be told by nobody.
+            "description": self.short_description,
+            "long_description": self.full_description,
             "triggers": sorted((trigger.to_document() for trigger in self.triggers), key=lambda t: str(t["name"])),
         }
         return digest_of(canonical_json(document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,7 +62,7 @@ def deploy_task(
     stored = tx.triggers.of_task(task["id"])
     dues = tx.triggers.lock_due(row["id"] for row in stored)
     stored = tx.triggers.of_task(task["id"])
-    difference = diff([_deployed(row, source) for row in stored], definition.triggers)
+    difference = difference_from(stored, definition, source)
     result = DeployResult(
         definition.key,
         definition.version,
@@ -190,6 +191,11 @@ def columns_of(spec: TriggerSpec) -> dict[str, Any]:
         "description": spec.description,
         "deployed": _document(spec),
     }
+
+
+def difference_from(stored: Iterable[Row], definition: TaskDefinition, source: Source) -> Difference:
+    """What the definition changes about the triggers that its task has; `source` is who deploys."""
+    return diff([_deployed(row, source) for row in stored], definition.triggers)
 
 
 def _deployed(row: Row, source: Source) -> Deployed:

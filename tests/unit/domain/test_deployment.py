@@ -33,6 +33,11 @@ def test_a_trigger_that_says_something_else_is_changed_and_active_is_left_alone(
     assert diff([deployed(spec())], [wanted]) == Difference((), (wanted,), (), (), (), frozenset())
 
 
+def test_a_number_that_becomes_true_is_a_change_though_python_calls_both_equal() -> None:
+    wanted = spec(inputs={"n": True})
+    assert diff([deployed(spec(inputs={"n": 1}))], [wanted]).changed == (wanted,)
+
+
 def test_active_is_set_only_where_its_deployed_value_changed() -> None:
     wanted = spec(active=False)
     assert diff([deployed(spec())], [wanted]).sets_active == {"nightly"}
