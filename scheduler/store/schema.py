@@ -61,10 +61,14 @@ tasks = Table(
     # What the last deploy said, as one digest: an identical one changes nothing.
     Column("deploy_digest", String(64)),
     Column("max_concurrent_runs", Integer),
+    # The summary of its live triggers; name and automation where there is exactly one.
     Column("total_triggers", Integer, nullable=False, server_default="0"),
     Column("active_triggers", Integer, nullable=False, server_default="0"),
+    Column("trigger_name", String(255)),
+    Column("trigger_automation", Text),
     Column("deployed_at", BigInteger),
     Column("deployed_by", String(255)),
+    Column("deleted_at", BigInteger),
     UniqueConstraint("project", "domain", "name", name="tasks_key"),
 )
 
@@ -75,6 +79,8 @@ task_specs = Table(
     Column("format", String(32), nullable=False),
     Column("spec", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # When it was last seen to be needed though no version names it: handed in again, or found pinned by a run.
+    Column("needed_at", BigInteger),
 )
 
 task_versions = Table(
@@ -91,6 +97,8 @@ task_versions = Table(
     Column("deployed_at", BigInteger, nullable=False),
     Column("deployed_by", String(255), nullable=False, server_default=""),
     Index("task_versions_newest", "task_id", "deployed_at"),
+    Index("task_versions_deployed", "deployed_at"),
+    Index("task_versions_digest", "spec_digest"),
 )
 
 # Every content ever deployed: a manifest that was deployed once is not applied again by a mere restart.
