@@ -275,7 +275,11 @@ runs = Table(
     Column("finished_at", BigInteger),
     Column("error", Text),
     Column("outputs", Text),
+    # What a deferred run is given when it goes on.
     Column("state", Text),
+    # How the job of an external service ended: {status, message, job_id}; and pages about it.
+    Column("event", Text),
+    Column("links", Text),
 )
 _QUEUED: Final = "phase = 'QUEUED' AND NOT gated"
 _OPEN: Final = "phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
@@ -317,6 +321,59 @@ _MAY_EXPIRE: Final = "phase = 'QUEUED' AND deadline_at IS NOT NULL"
 Index("runs_deadline", runs.c.deadline_at, postgresql_where=text(_MAY_EXPIRE), sqlite_where=text(_MAY_EXPIRE))
 Index("runs_open", runs.c.trigger_id, postgresql_where=text(_OPEN), sqlite_where=text(_OPEN))
 Index("runs_created", runs.c.created_at)
+_INTENDED: Final = "intent IS NOT NULL AND phase = 'DEFERRED'"
+Index("runs_intended", runs.c.name, postgresql_where=text(_INTENDED), sqlite_where=text(_INTENDED))
+
+# A row while a run waits outside the worker. Owned by a worker's incarnation, as runs are: an owner that is gone leaves
+# the run DEFERRED, and the next one takes the wait over under a new fence.
+waits = Table(
+    "waits",
+    metadata,
+    Column("run_name", _RunName, primary_key=True),
+    # The run's fence while it waits; the wait's own grows whenever somebody takes it over.
+    Column("run_fence", BigInteger, nullable=False),
+    Column("executor", String(255), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("owner", String(32)),
+    Column("fence", BigInteger, nullable=False),
+    # The instant that is waited for; of what is looked at, the instant before which nobody looks again.
+    Column("look_at", BigInteger, nullable=False),
+    Column("interval", BigInteger, nullable=False),
+    Column("budget", BigInteger, nullable=False),
+    # When the attempt's time is over: its timeout or the run's deadline, whichever is first.
+    Column("ends_at", BigInteger),
+    Column("state", Text),
+    Column("job_id", Text),
+    # The job was there before the run, and others may watch it too.
+    Column("watched", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("error_since", BigInteger),
+    Column("last_error", Text),
+    # How the attempt will end, once its job is known to be over.
+    Column("ending", Text),
+    # What was seen last: phase, message, links.
+    Column("seen", Text),
+)
+_UNTIL: Final = "kind = 'until'"
+_FREE: Final = "owner IS NULL AND kind <> 'until'"
+_OWN_JOB: Final = "job_id IS NOT NULL AND NOT watched"
+Index("waits_due", waits.c.look_at, postgresql_where=text(_UNTIL), sqlite_where=text(_UNTIL))
+Index("waits_free", waits.c.executor, waits.c.look_at, postgresql_where=text(_FREE), sqlite_where=text(_FREE))
+Index(
+    "waits_owned",
+    waits.c.owner,
+    postgresql_where=text("owner IS NOT NULL"),
+    sqlite_where=text("owner IS NOT NULL"),
+)
+Index(
+    "waits_job",
+    waits.c.executor,
+    waits.c.job_id,
+    unique=True,
+    postgresql_where=text(_OWN_JOB),
+    sqlite_where=text(_OWN_JOB),
+)
 
 attempts = Table(
     "attempts",
