@@ -29,6 +29,9 @@ class LedgerTable:
         """
         if not any(ranges.values()):
             return
+        for items in ranges.values():
+            for item in items:
+                self._tx.tally.skipped[str(item.reason)] += item.count
         last = self._last(trigger for trigger, items in ranges.items() if items)
         rows = [
             _row(trigger, item)

@@ -8,6 +8,7 @@ SQLite or wherever one was given.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ from scheduler.store.engine import TransactionUndoneError, open_engine, translat
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.meta import MetaTable
 from scheduler.store.runs import RunTable
+from scheduler.store.tally import Tally, Watcher
 from scheduler.store.tasks import TaskTable
 from scheduler.store.triggers import TriggerTable
 from scheduler.store.workers import WorkerTable
@@ -35,9 +37,10 @@ CHANNEL: Final = "trigger_scheduler"
 class Transaction:
     """One transaction and the tables seen through it; the caller owns it, services never commit."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, clock: Clock | None) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect, clock: Clock | None, tally: Tally) -> None:
         self.connection = connection
         self.dialect = dialect
+        self.tally = tally
         self._clock = clock
         self.meta = MetaTable(self)
         self.tasks = TaskTable(self)
@@ -71,6 +74,7 @@ class Store:
         self.dialect = dialect_of(engine)
         # SQLite has no clock worth asking; PostgreSQL's own is the one all workers share.
         self.clock = clock if clock is not None or self.dialect.name == "postgresql" else SystemClock()
+        self.watcher: Watcher | None = None
 
     @classmethod
     def open(cls, url: str, *, clock: Clock | None = None, pool_size: int = 5) -> Store:
@@ -83,16 +87,16 @@ class Store:
 
         Raises `StoreUnavailable` where the database is away.
         """
-        with translated_errors(), self.engine.begin() as connection:
-            yield Transaction(connection, self.dialect, self.clock)
+        with self._watched() as tally, translated_errors(), self.engine.begin() as connection:
+            yield Transaction(connection, self.dialect, self.clock, tally)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: on SQLite it waits for no writer."""
-        with translated_errors(), self.engine.connect() as connection:
+        with self._watched() as tally, translated_errors(), self.engine.connect() as connection:
             reader = connection.execution_options(readonly=True)
             with reader.begin():
-                yield Transaction(reader, self.dialect, self.clock)
+                yield Transaction(reader, self.dialect, self.clock, tally)
 
     def run(
         self,
@@ -111,6 +115,18 @@ class Store:
             except TransactionUndoneError:
                 continue
         raise StoreUnavailable(f"the transaction was undone {_DEADLOCK_TRIES} times in a row")
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[Tally]:
+        tally, begun = Tally(), time.perf_counter()
+        try:
+            yield tally
+        except BaseException as error:
+            if self.watcher is not None:
+                self.watcher.undone(error, time.perf_counter() - begun)
+            raise
+        if self.watcher is not None:
+            self.watcher.committed(tally, time.perf_counter() - begun)
 
     def close(self) -> None:
         """Closes every connection."""
