@@ -21,12 +21,22 @@ from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.services import operate, query
 from scheduler.services.deploy import DeployResult, Source, deploy_task
+from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
 from scheduler.services.forecast import Forecast, forecast
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.store.transaction import Store
 
-__all__ = ["Client", "DeployResult", "Forecast", "TriggerKey", "operating_system_user"]
+__all__ = [
+    "Client",
+    "DeployPlan",
+    "DeployResult",
+    "Forecast",
+    "TriggerKey",
+    "TriggerPlan",
+    "operating_system_user",
+    "plan_of_new",
+]
 
 
 def operating_system_user() -> str:
@@ -86,6 +96,18 @@ class Client:
                 at_start=at_start,
                 dry_run=dry_run,
             )
+
+    def plan_deploy(self, definitions: Iterable[TaskDefinition]) -> Iterator[DeployPlan]:
+        """What deploying these manifests now would do, task by task; nothing is written."""
+        for definition in definitions:
+            with self._store.read() as tx:
+                plan = plan_deploy(tx, definition)
+            yield plan
+
+    def deploy_planned(self, definitions: Iterable[TaskDefinition]) -> Iterator[DeployPlan]:
+        """Deploys as `deploy` does, and tells of each task in full what its deploy changed, as soon as it is done."""
+        for definition in definitions:
+            yield self._store.run(deploy_planned, definition, self._planning, by=self._by)
 
     def ensure_projects(self, projects: Mapping[str, Iterable[str]]) -> None:
         """Records the projects and domains that may be deployed into."""

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scheduler.cli.guard import Refused
+from scheduler.cli.guard import Refused, exit_code, lines
 from scheduler.cli.invocation import Invocation
-from scheduler.cli.output import counted, emit, note, one_line
+from scheduler.cli.options import OutputOption
+from scheduler.cli.output import Output, dump, emit, note
 from scheduler.cli.verbs import new_app
+from scheduler.errors import Conflict, NotFound, SpecError
 
 if TYPE_CHECKING:
     from scheduler.app import App
-    from scheduler.client import DeployResult
-    from scheduler.manifests import Manifests
+    from scheduler.client import DeployPlan
+    from scheduler.domain.task import TaskDefinition
+
+    Deploy = Callable[[TaskDefinition], DeployPlan]
 
 app = new_app()
-
-_DID: Final = (("+", "created"), ("~", "changed"), ("=", "unchanged"), ("-", "pruned"))
 
 
 @app.command()
@@ -34,48 +36,70 @@ def deploy(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
-    """Deploy tasks and their triggers from manifests.
+    """Deploy tasks and their triggers from manifests, and say what that changes.
 
     Nothing is deployed if anything is wrong in any file. Triggers that a task's manifest deployed before and does not
     name now are deleted.
     """
+    from scheduler.cli.plans import Tally, plan_document, plan_lines
+    from scheduler.cli.progress import progress
+
     scheduler = Invocation.of(ctx).app
     if not paths and not scheduler.settings.tasks:
         raise Refused("no manifests: name files or folders, or set `tasks` in the settings")
     manifests = scheduler.load_manifests(paths or None)
     for warning in scheduler.warnings(manifests):
         note(f"warning: {warning}")
-    tasks: Counter[str] = Counter()
-    triggers: Counter[str] = Counter()
-    for result in _would_deploy(scheduler, manifests) if dry_run else _deploy(scheduler, manifests):
-        emit(one_line(f"{result.key} {result.version} {'deployed' if result.applied else 'unchanged'}"))
-        tasks["deployed" if result.applied else "unchanged"] += 1
-        for symbol, did in _DID:
-            names = getattr(result, did)
-            triggers[did] += len(names)
-            if names and result.applied:
-                emit(one_line(f"  {symbol} {did}: {', '.join(names)}"))
-    told = ", ".join(f"{triggers[did]} {did}" for _, did in _DID)
-    emit(
-        f"{'dry run, nothing was written: ' if dry_run else ''}{counted(tasks.total(), 'task')}: "
-        f"{tasks['deployed']} deployed, {tasks['unchanged']} unchanged; triggers: {told}"
-    )
+    plans: list[DeployPlan] = []
+    tally, codes = Tally(), []
+    try:
+        with (
+            _dry(scheduler) if dry_run else _real(scheduler) as deploy_one,
+            progress(len(manifests.definitions), "planning" if dry_run else "deploying") as (advance, tell),
+        ):
+            for definition in manifests.definitions:
+                try:
+                    plan = deploy_one(definition)
+                except (SpecError, Conflict, NotFound) as error:
+                    # Each task is a transaction of its own: what is wrong with one keeps no other from being deployed.
+                    codes.append(exit_code(error))
+                    for line in lines(error):
+                        note(f"{definition.key}: {line}")
+                    continue
+                finally:
+                    advance()
+                tally.add(plan)
+                if output is Output.TABLE:
+                    tell("\n".join(plan_lines(plan)))
+                else:
+                    plans.append(plan)
+    finally:
+        # Also when the database goes away half-way: what is told was done.
+        if output is not Output.TABLE:
+            emit(dump([plan_document(plan) for plan in plans], output))
+    if output is Output.TABLE:
+        emit(f"{'dry run, nothing was written: ' if dry_run else ''}{tally.text()}")
+    if codes:
+        raise typer.Exit(min(codes))
 
 
-def _deploy(scheduler: App, manifests: Manifests) -> Iterator[DeployResult]:
+@contextmanager
+def _real(scheduler: App) -> Iterator[Deploy]:
     with scheduler.deploying_client() as client:
-        yield from client.deploy(manifests.definitions)
+        yield lambda definition: next(client.deploy_planned([definition]))
 
 
-def _would_deploy(scheduler: App, manifests: Manifests) -> Iterator[DeployResult]:
-    from scheduler.client import DeployResult
+@contextmanager
+def _dry(scheduler: App) -> Iterator[Deploy]:
+    from scheduler.client import plan_of_new
+    from scheduler.clock import SystemClock
 
     if scheduler.schema_state().found is None:
         # A dry run makes no database; without one, everything would be new.
-        for definition in manifests.definitions:
-            names = tuple(trigger.name for trigger in definition.triggers)
-            yield DeployResult(definition.key, definition.version, True, created=names)
+        now = SystemClock().now()
+        yield lambda definition: plan_of_new(definition, now)
         return
     with scheduler.client() as client:
-        yield from client.deploy(manifests.definitions, dry_run=True)
+        yield lambda definition: next(client.plan_deploy([definition]))

@@ -62,7 +62,7 @@ def dump(document: Any, output: Output) -> str:
     if output is Output.YAML:
         import yaml
 
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=_unicode(), width=_PIPE_WIDTH)
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=prints_unicode(), width=_PIPE_WIDTH)
         return text.rstrip("\n")
     if isinstance(document, list) and document and isinstance(document[0], dict):
         return "[" + ",\n ".join(_json(row) for row in document) + "]"
@@ -70,10 +70,11 @@ def dump(document: Any, output: Output) -> str:
 
 
 def _json(document: Any, indent: int | None = None) -> str:
-    return json.dumps(document, indent=indent, ensure_ascii=not _unicode())
+    return json.dumps(document, indent=indent, ensure_ascii=not prints_unicode())
 
 
-def _unicode() -> bool:
+def prints_unicode() -> bool:
+    """Whether standard output can show any character."""
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import DomainOption, LimitOption, OutputOption, ProjectOption, TaskOption, TriggerOption
-from scheduler.cli.output import Output, counted, dump, emit, note, table
+from scheduler.cli.output import Output, counted, dump, emit, note, prints_unicode, table
 from scheduler.cli.verbs import new_app
 
 app = new_app()
@@ -75,7 +74,7 @@ def simulate(
                 if_any=("SLOT",),
             )
             emit("")
-            emit(heat_map(found.by_minute, unicode=_prints_blocks()))
+            emit(heat_map(found.by_minute, unicode=prints_unicode()))
     if found.total > len(found.fires):
         note(f"{found.total:,} fires in all; the first {len(found.fires):,} are listed: raise --limit")
     elif output is Output.TABLE:
@@ -120,7 +119,3 @@ def _document(fire: Mapping[str, Any]) -> dict[str, Any]:
         "due_at": to_rfc3339(fire["due_at"]),
         **{key: fire[key] for key in ("project", "domain", "task", "trigger")},
     }
-
-
-def _prints_blocks() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")

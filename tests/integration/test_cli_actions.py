@@ -1,4 +1,4 @@
-"""What the verbs that act do, and say they did: deploy, activate, deactivate, fire, upgrade; and the settings' verbs."""
+"""What the verbs that act do, and say they did: activate, deactivate, fire, upgrade; and the settings' verbs."""
 
 from __future__ import annotations
 
@@ -23,71 +23,6 @@ def world(sqlite_url: str, empty: CliWorld) -> CliWorld:
     """The reports are deployed."""
     empty.deploy(REPORTS)
     return empty
-
-
-def test_a_deploy_says_what_became_of_every_trigger(empty: CliWorld) -> None:
-    manifest = empty.write("tasks.yaml", REPORTS)
-    assert empty.call("deploy", str(manifest)).stdout.splitlines() == [
-        "flytesnacks/development/reports v1 deployed",
-        "  + created: nightly, by-hand, resting",
-        "1 task: 1 deployed, 0 unchanged; triggers: 3 created, 0 changed, 0 unchanged, 0 pruned",
-    ]
-    manifest.write_text(REPORTS.replace("0 2 * * *", "0 3 * * *").replace("name: resting", "name: rested"))
-    assert empty.call("deploy", str(manifest)).stdout.splitlines() == [
-        "flytesnacks/development/reports v1 deployed",
-        "  + created: rested",
-        "  ~ changed: nightly",
-        "  = unchanged: by-hand",
-        "  - pruned: resting",
-        "1 task: 1 deployed, 0 unchanged; triggers: 1 created, 1 changed, 1 unchanged, 1 pruned",
-    ]
-    assert empty.call("deploy", str(manifest)).stdout.splitlines() == [
-        "flytesnacks/development/reports v1 unchanged",
-        "1 task: 0 deployed, 1 unchanged; triggers: 0 created, 0 changed, 3 unchanged, 0 pruned",
-    ]
-
-
-def test_a_deploy_without_path_takes_the_settings_tasks(empty: CliWorld) -> None:
-    empty.write("config/tasks/reports.yaml", REPORTS)
-    empty.write("config/tasks/billing.yaml", BILLING)
-    assert "2 tasks: 2 deployed" in empty.call("deploy").stdout
-    assert len(empty.json("tasks", "list")) == 2
-
-
-def test_a_deploy_without_any_manifests_is_a_wrong_call(empty: CliWorld) -> None:
-    assert "no manifests" in empty.call("deploy", exits=2).stderr
-
-
-def test_a_dry_run_says_the_same_and_writes_nothing(empty: CliWorld) -> None:
-    manifest = str(empty.write("tasks.yaml", REPORTS))
-    told = empty.call("deploy", manifest, "--dry-run").stdout
-    assert "  + created: nightly, by-hand, resting" in told
-    assert "dry run, nothing was written: 1 task: 1 deployed" in told
-    assert not (empty.folder / "scheduler.db").exists()
-    empty.call("deploy", str(empty.write("other.yaml", BILLING)))
-    assert "  + created: nightly, by-hand, resting" in empty.call("deploy", manifest, "--dry-run").stdout
-    assert [task["name"] for task in empty.json("tasks", "list")] == ["billing"]
-
-
-def test_a_fault_in_one_file_deploys_nothing_and_names_every_fault(empty: CliWorld) -> None:
-    good = empty.write("good.yaml", REPORTS)
-    bad = empty.write("bad.yaml", BILLING.replace("0 * * * *", "61 * * * *").replace("version: v7", "version: 1.10"))
-    result = empty.call("deploy", str(good), str(bad), exits=2)
-    lines = result.stderr.splitlines()
-    assert len(lines) == 2
-    assert all("bad.yaml" in line for line in lines)
-    assert any("quote it" in line for line in lines)
-    assert any("61" in line for line in lines)
-    assert result.stdout == ""
-    assert not (empty.folder / "scheduler.db").exists()
-
-
-def test_keys_that_are_not_in_force_yet_are_named_on_stderr(empty: CliWorld) -> None:
-    manifest = empty.write("tasks.yaml", REPORTS.replace("every: 1h,", "every: 1h, overlap: skip,"))
-    result = empty.call("deploy", str(manifest))
-    assert "warning: " in result.stderr
-    assert "triggers.resting.overlap" in result.stderr
-    assert "warning" not in result.stdout
 
 
 def test_triggers_are_deactivated_and_activated_once(world: CliWorld) -> None:

@@ -1,0 +1,231 @@
+"""What a deploy changes, told before it or as it happens: field by field, with the next fires before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from scheduler.domain.changes import Change, changes
+from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.job import Job
+from scheduler.domain.manifest_form import task_form, trigger_form
+from scheduler.domain.task import TaskDefinition
+from scheduler.domain.trigger import TriggerSpec
+from scheduler.errors import SpecError
+from scheduler.services.deploy import Source, columns_of, deploy_task, difference_from
+from scheduler.services.deployed import definition_of, deployed_spec
+from scheduler.services.jobs import anchored_at, job_of
+from scheduler.services.plan import Planning
+from scheduler.store.rows import Row
+from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import trigger_filters
+
+Action = Literal["created", "changed", "unchanged", "pruned"]
+
+FIRES: Final = 5
+_MANY: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerPlan:
+    """What becomes of one trigger; fires are its next slots from now, none where it is inactive, manual or gone.
+
+    Fires are told of triggers that are created, changed or pruned; the others keep theirs.
+    """
+
+    name: str
+    action: Action
+    automation: Mapping[str, Any] | None = None
+    changes: tuple[Change, ...] = ()
+    fires_before: tuple[Micros, ...] = ()
+    fires_after: tuple[Micros, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeployPlan:
+    """What a deploy makes of one task and its triggers; `unchanged` where it says nothing new about any of them."""
+
+    project: str
+    domain: str
+    name: str
+    version: str
+    action: Action
+    changes: tuple[Change, ...] = ()
+    triggers: tuple[TriggerPlan, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`project/domain/name`."""
+        return f"{self.project}/{self.domain}/{self.name}"
+
+
+def plan_deploy(tx: Transaction, definition: TaskDefinition, source: Source = "manifest") -> DeployPlan:
+    """What deploying the definition now would do; nothing is written."""
+    task = tx.tasks.find(definition.project, definition.domain, definition.name)
+    now = tx.now()
+    if task is None:
+        return plan_of_new(definition, now)
+    if task["deploy_digest"] == definition.deploy_digest:
+        return _plan(definition, "unchanged", triggers=_named(definition.triggers, "unchanged"))
+    stored = tx.triggers.of_task(task["id"])
+    if task["deploy_digest"] is None and not stored:
+        return plan_of_new(definition, now)
+    filters = trigger_filters(definition.project, definition.domain, definition.name, None, None)
+    live = {row["name"]: row for row in tx.triggers.list_live(*filters, limit=_MANY)}
+    difference = difference_from(stored, definition, source)
+    triggers = [
+        _changed(live[spec.name], spec, spec.name in difference.sets_active, now) for spec in difference.changed
+    ]
+    triggers += [_created(definition, spec, now) for spec in difference.created + difference.revived]
+    triggers += [TriggerPlan(name, "unchanged") for name in difference.unchanged]
+    triggers += [_pruned(live[name], now) for name in difference.pruned]
+    before = _last_definition(tx, task)
+    differences = () if before is None else changes(task_form(before, whole=True), task_form(definition, whole=True))
+    order = {spec.name: place for place, spec in enumerate(definition.triggers)}
+    action: Action = "changed" if differences or any(item.action != "unchanged" for item in triggers) else "unchanged"
+    return _plan(
+        definition,
+        "created" if before is None else action,
+        differences,
+        tuple(sorted(triggers, key=lambda item: order.get(item.name, len(order)))),
+    )
+
+
+def plan_of_new(definition: TaskDefinition, now: Micros) -> DeployPlan:
+    """What deploying a task that nobody knows would do."""
+    triggers = tuple(_created(definition, spec, now) for spec in definition.triggers)
+    return _plan(definition, "created", triggers=triggers)
+
+
+def deploy_planned(
+    tx: Transaction, definition: TaskDefinition, planning: Planning, *, by: str, source: Source = "manifest"
+) -> DeployPlan:
+    """Deploys the definition and tells what that did, as `plan_deploy` would have told it in the same moment."""
+    task = tx.tasks.lock(definition.project, definition.domain, definition.name)
+    if task["deploy_digest"] not in (None, definition.deploy_digest):
+        # What is told of the triggers must still hold when they are written.
+        tx.triggers.lock_due(row["id"] for row in tx.triggers.of_task(task["id"]))
+    plan = plan_deploy(tx, definition, source)
+    if plan.action != "unchanged":
+        deploy_task(tx, definition, planning, by=by, source=source)
+    return plan
+
+
+def _plan(
+    definition: TaskDefinition,
+    action: Action,
+    differences: tuple[Change, ...] = (),
+    triggers: tuple[TriggerPlan, ...] = (),
+) -> DeployPlan:
+    return DeployPlan(
+        definition.project, definition.domain, definition.name, definition.version, action, differences, triggers
+    )
+
+
+def _named(specs: tuple[TriggerSpec, ...], action: Action) -> tuple[TriggerPlan, ...]:
+    return tuple(TriggerPlan(spec.name, action) for spec in specs)
+
+
+def _last_definition(tx: Transaction, task: Row) -> TaskDefinition | None:
+    """The task as its last deploy left it, without triggers; None where it was never deployed."""
+    if task["latest_version"] is None:
+        return None
+    version = tx.tasks.version_of(task["id"], task["latest_version"])
+    if version is None:
+        return None
+    spec = tx.tasks.specs([version["spec_digest"]])[version["spec_digest"]]
+    return definition_of(task, version, spec)
+
+
+# --- triggers --------------------------------------------------------------------------------------------------------
+
+
+def _created(definition: TaskDefinition, spec: TriggerSpec, now: Micros) -> TriggerPlan:
+    row = {
+        **columns_of(spec),
+        "project": definition.project,
+        "domain": definition.domain,
+        "task": definition.name,
+        "activated_at": None,
+        "anchor_at": None,
+        "anchor_interval": None,
+    }
+    job = _new_job(cast(Row, row), now) if spec.active else None
+    return TriggerPlan(spec.name, "created", _automation(spec), fires_after=_fires(job, now, spec.max_fires))
+
+
+def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> TriggerPlan:
+    new = cast(Row, {**row, **columns_of(spec)})
+    stays_active = spec.active if sets_active else bool(row["active"])
+    old_job = _old_job(row)
+    new_job = _new_job(new, now) if stays_active else None
+    after = _wakes(row, now)
+    if new_job is None or old_job is None or new_job.fingerprint != old_job.fingerprint:
+        fires_after = _fires(new_job, after, _left(new))
+    else:
+        fires_after = _fires(new_job, _position(row, after), _left(new))
+    before = deployed_spec(row) or TriggerSpec(spec.name)
+    return TriggerPlan(
+        spec.name,
+        "changed",
+        _automation(spec),
+        changes(_comparable(before), _comparable(spec)),
+        _fires(old_job, _position(row, after), _left(row)),
+        fires_after,
+    )
+
+
+def _pruned(row: Row, now: Micros) -> TriggerPlan:
+    before = deployed_spec(row)
+    fires = _fires(_old_job(row), _position(row, _wakes(row, now)), _left(row))
+    return TriggerPlan(row["name"], "pruned", None if before is None else _automation(before), fires_before=fires)
+
+
+def _comparable(spec: TriggerSpec) -> dict[str, Any]:
+    form = trigger_form(spec, whole=True)
+    calendars = {item["name"]: {"dates": item["dates"], "policy": item["policy"]} for item in form["calendars"]}
+    # By name, so that one more date does not read as another list of calendars; their order means nothing.
+    return form | {"calendars": calendars}
+
+
+def _automation(spec: TriggerSpec) -> Mapping[str, Any] | None:
+    automation: Mapping[str, Any] | None = spec.to_document().get("automation")
+    return automation
+
+
+def _old_job(row: Row) -> Job | None:
+    try:
+        return job_of(row) if row["active"] else None
+    except SpecError:
+        return None  # Set aside: it fires nothing until it is mended.
+
+
+def _new_job(row: Row, now: Micros) -> Job:
+    activated = row["activated_at"] if row["activated_at"] is not None else now
+    return job_of(row, activated_at=activated, anchor_at=anchored_at(row, now)[0])
+
+
+def _wakes(row: Row, now: Micros) -> Micros:
+    """The instant after which the trigger may fire again: now, or the end of its snooze."""
+    return max(now, row["snoozed_until"] or 0)
+
+
+def _position(row: Row, after: Micros) -> Micros:
+    """The instant after which the plan that is there owes slots, as far as it was made from what stands there now."""
+    if row["next_slot"] is None or row["planned_from"] != row["plan_source"]:
+        return after
+    return max(after, int(row["next_slot"]) - SECOND)
+
+
+def _left(row: Row) -> int | None:
+    return None if row["max_fires"] is None else max(0, row["max_fires"] - (row["fires"] or 0))
+
+
+def _fires(job: Job | None, after: Micros, left: int | None) -> tuple[Micros, ...]:
+    found: list[Micros] = []
+    slot = None if job is None else job.next_free(after)
+    while job is not None and slot is not None and len(found) < (FIRES if left is None else min(FIRES, left)):
+        found.append(slot)
+        slot = job.next_free(slot)
+    return tuple(found)
