@@ -330,12 +330,11 @@ waits = Table(
     "waits",
     metadata,
     Column("run_name", _RunName, primary_key=True),
-    # The run's fence while it waits; the wait's own grows whenever somebody takes it over.
-    Column("run_fence", BigInteger, nullable=False),
     Column("executor", String(255), nullable=False),
     Column("kind", String(8), nullable=False),
     Column("stage", String(16), nullable=False),
     Column("owner", String(32)),
+    # Always the run's: both grow when somebody takes the wait over.
     Column("fence", BigInteger, nullable=False),
     # The instant that is waited for; of what is looked at, the instant before which nobody looks again.
     Column("look_at", BigInteger, nullable=False),

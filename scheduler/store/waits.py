@@ -1,7 +1,7 @@
 """Runs that wait outside the worker: one row each, while they wait. Owned like runs: by a worker's incarnation.
 
-A wait names the fence its run had when it was deferred, and has one of its own that grows whenever somebody takes the
-wait over. Whoever writes names both, so what a former holder still sends changes nothing.
+A wait has the fence of its run, and both grow when somebody takes the wait over: what a former holder still sends, be it
+how the job stands or how it ended, then counts no more.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import RowMapping, and_, delete, func, literal, or_, select, text, true, tuple_, update
+from sqlalchemy import RowMapping, and_, delete, func, literal, or_, select, text, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
-from scheduler.domain.wait import Stage, WaitKind
 from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
 from scheduler.store.engine import TransactionUndoneError
 from scheduler.store.runs import TakenRun
@@ -24,20 +23,21 @@ from scheduler.store.schema import runs, waits, workers
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
 
-WaitKey: TypeAlias = tuple[str, int, int]
-"""The run's name, the fence it was deferred under, the fence of its wait."""
+WaitKey: TypeAlias = tuple[str, int]
+"""The run's name and the fence that it and its wait have."""
 
 # Word for word what the partial indexes say: a bound value would keep SQLite from using them.
 _UNTIL: Final = text("waits.kind = 'until'")
 _FREE: Final = text("waits.owner IS NULL AND waits.kind <> 'until'")
 _INTENDED: Final = text("runs.intent IS NOT NULL AND runs.phase = 'DEFERRED'")
+_OWN_JOB: Final = text("waits.job_id IS NOT NULL AND NOT waits.watched")
 
 
 class NewWait(NamedTuple):
     """A run that begins to wait; `owner` None leaves it to the database, or to whoever takes it over."""
 
     run_name: str
-    run_fence: int
+    fence: int
     executor: str
     kind: str
     stage: str
@@ -55,7 +55,6 @@ class WaitState(NamedTuple):
     """All that changes about a wait while somebody holds it."""
 
     run_name: str
-    run_fence: int
     fence: int
     kind: str
     stage: str
@@ -74,7 +73,6 @@ class StoredWait(NamedTuple):
     """A wait as its new holder gets it."""
 
     run_name: str
-    run_fence: int
     fence: int
     executor: str
     kind: str
@@ -93,6 +91,14 @@ class StoredWait(NamedTuple):
     seen: str | None
 
 
+class FoundWait(NamedTuple):
+    """A wait, its run, and why somebody wants the run to end, if somebody does."""
+
+    wait: StoredWait
+    run: TakenRun
+    intent: str | None
+
+
 class ResumedRun(NamedTuple):
     """A run whose wait is over and that is to be executed again; `state` is what it is given."""
 
@@ -104,7 +110,9 @@ class ResumedRun(NamedTuple):
 
 _TEXTS: Final = {"run_name", "executor", "kind", "stage", "owner", "state", "job_id", "last_error", "ending", "seen"}
 _STORED: Final = [waits.c[name] for name in StoredWait._fields]
-_KEY: Final = {"run_name": TEXT, "run_fence": BIGINT, "fence": BIGINT}
+_KEY: Final[Mapping[str, TypeEngine[Any]]] = {"run_name": TEXT, "fence": BIGINT}
+_TAKEN: Final = [runs.c[name] for name in TakenRun._fields]
+_INTENT: Final = func.coalesce(runs.c.intent_note, runs.c.intent).label("intent")
 
 
 class WaitTable:
@@ -115,80 +123,101 @@ class WaitTable:
 
     # --- begun -------------------------------------------------------------------------------------------------------
 
-    def begin(self, new: Sequence[NewWait], now: Micros) -> dict[tuple[str, int], str | None]:
-        """Runs become DEFERRED and get their waits; returns name and fence of those that did, and their intents.
+    def begin(self, new: Sequence[NewWait], now: Micros) -> dict[WaitKey, str | None]:
+        """Runs become DEFERRED and get their waits; returns those that did, and why somebody wants them to end.
 
         One left out was taken by somebody else since, or is over. Told again, because an answer was lost on the way, it
         changes nothing and answers the same.
         """
         if not new:
             return {}
-        ordered = sorted(new)
-        batch = self._tx.dialect.rows("d", {"name": TEXT, "fence": BIGINT}, [row[:2] for row in ordered])
+        ordered = sorted(new, key=_key)
+        batch = self._tx.dialect.rows("d", _KEY, [_key(row) for row in ordered])
         present = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner).exists()
         deferred = self._tx.connection.execute(
             update(runs)
             .where(
-                runs.c.name == batch.c.name,
+                runs.c.name == batch.c.run_name,
                 runs.c.fence == batch.c.fence,
                 or_(runs.c.owner.is_(None), present),
             )
             .values(phase=Phase.DEFERRED.value, owner=None, state=None)
-            .returning(runs.c.name, runs.c.fence, runs.c.intent)
+            .returning(runs.c.name, runs.c.fence, _INTENT)
         )
         begun = {(row.name, row.fence): row.intent for row in deferred}
-        rows = [row for row in ordered if row[:2] in begun]
+        rows = [row for row in ordered if _key(row) in begun]
         if rows:
             values = self._tx.dialect.rows("w", _types(NewWait), rows)
-            added = [*NewWait._fields, "fence", "created_at"]
-            source = select(*values.c, literal(0, BIGINT), literal(now, BIGINT)).where(true())
-            statement = self._tx.dialect.insert(waits).from_select(added, source, include_defaults=False)
-            self._tx.connection.execute(statement.on_conflict_do_nothing(index_elements=["run_name"]))
+            source = select(*values.c, literal(now, BIGINT)).where(true())
+            insert = self._tx.dialect.insert(waits).from_select(
+                [*NewWait._fields, "created_at"], source, include_defaults=False
+            )
+            self._tx.connection.execute(insert.on_conflict_do_nothing(index_elements=["run_name"]))
         return begun
 
     # --- held --------------------------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, executors: Iterable[str], limit: int) -> list[tuple[StoredWait, TakenRun, str | None]]:
-        """Waits of these executors that nobody holds become `owner`'s; with each its run, and how somebody wants it to end.
+    def claim(self, owner: str, executors: Iterable[str], limit: int) -> list[FoundWait]:
+        """Waits of these executors that nobody holds become `owner`'s, under a new fence.
 
         Rows that another worker is claiming are left out.
         """
-        statement = select(waits.c.run_name).where(_FREE, waits.c.executor.in_(sorted(executors)))
-        chosen = self._tx.dialect.locked(statement.order_by(waits.c.look_at).limit(limit), of=waits, skip=True)
-        free = chosen.cte("free").prefix_with("MATERIALIZED", dialect="postgresql")
-        claimed = self._tx.connection.execute(
-            update(waits)
-            .where(waits.c.run_name.in_(select(free.c.run_name)))
-            .values(owner=owner, fence=waits.c.fence + 1)
-            .returning(*_STORED)
+        statement = (
+            select(runs.c.name)
+            .join(waits, waits.c.run_name == runs.c.name)
+            .where(_FREE, waits.c.executor.in_(sorted(executors)))
+            .order_by(waits.c.look_at)
+            .limit(limit)
         )
-        return self._with_runs([StoredWait(*row) for row in claimed])
+        locked = self._tx.dialect.locked(statement, of=runs, skip=True).cte("free")
+        names = list(
+            self._tx.connection.execute(select(locked.prefix_with("MATERIALIZED", dialect="postgresql"))).scalars()
+        )
+        if not names:
+            return []
+        claimed = [
+            StoredWait(*row)
+            for row in self._tx.connection.execute(
+                update(waits)
+                .where(waits.c.run_name.in_(names), waits.c.owner.is_(None))
+                .values(owner=owner, fence=waits.c.fence + 1)
+                .returning(*_STORED)
+            )
+        ]
+        batch = self._tx.dialect.rows("c", _KEY, sorted(_key(wait) for wait in claimed))
+        fenced = self._tx.connection.execute(
+            update(runs).where(runs.c.name == batch.c.run_name).values(fence=batch.c.fence).returning(*_TAKEN, _INTENT)
+        )
+        return _found(claimed, fenced, owner)
 
-    def held(self, owner: str) -> dict[str, tuple[int, int]]:
-        """The waits this incarnation holds: by the run's name, the run's fence and the wait's."""
-        statement = select(waits.c.run_name, waits.c.run_fence, waits.c.fence).where(waits.c.owner == owner)
-        return {row.run_name: (row.run_fence, row.fence) for row in self._tx.connection.execute(statement)}
+    def held(self, owner: str) -> set[WaitKey]:
+        """The waits this incarnation holds."""
+        statement = select(waits.c.run_name, waits.c.fence).where(waits.c.owner == owner)
+        return {(row.run_name, row.fence) for row in self._tx.connection.execute(statement)}
 
-    def load(self, names: Iterable[str], owner: str) -> list[tuple[StoredWait, TakenRun, str | None]]:
-        """Waits that this incarnation holds, as `claim` returns them."""
-        statement = select(*_STORED).where(waits.c.run_name.in_(sorted(names)), waits.c.owner == owner)
-        return self._with_runs([StoredWait(*row) for row in self._tx.connection.execute(statement)])
+    def load(self, names: Iterable[str], owner: str) -> list[FoundWait]:
+        """Waits of these runs that this incarnation holds."""
+        return self._look_up(owner, waits.c.run_name.in_(sorted(names)), waits.c.owner == owner)
 
     def write(self, states: Sequence[WaitState]) -> set[WaitKey]:
         """Stores how waits stand; returns those that were still held under these fences.
 
-        Where another open wait has the same job, `taken_jobs` says so beforehand.
+        Where another open wait may have the same job, ask `taken_jobs` before.
         """
         if not states:
             return set()
-        batch = self._tx.dialect.rows("s", _types(WaitState), sorted(states))
+        batch = self._tx.dialect.rows("s", _types(WaitState), sorted(states, key=_key))
         changed = {name: batch.c[name] for name in WaitState._fields if name not in _KEY}
-        statement = update(waits).where(_is(batch)).values(changed)
+        statement = (
+            update(waits)
+            .where(waits.c.run_name == batch.c.run_name, waits.c.fence == batch.c.fence)
+            .values(changed)
+            .returning(waits.c.run_name, waits.c.fence)
+        )
         try:
-            rows = self._tx.connection.execute(statement.returning(waits.c.run_name, waits.c.run_fence, waits.c.fence))
-            return {(row.run_name, row.run_fence, row.fence) for row in rows}
+            return {(row.run_name, row.fence) for row in self._tx.connection.execute(statement)}
         except IntegrityError as error:
-            # Somebody saved the same job at this moment: the next time the look beforehand finds it.
+            # Somebody saved the same job at this moment: the next time, `taken_jobs` finds it.
             raise TransactionUndoneError(str(error.orig)) from error
 
     def taken_jobs(self, jobs: Sequence[tuple[str, str, str]]) -> set[str]:
@@ -196,17 +225,13 @@ class WaitTable:
         if not jobs:
             return set()
         batch = self._tx.dialect.rows("j", {"run_name": TEXT, "executor": TEXT, "job_id": TEXT}, jobs)
-        statement = select(batch.c.run_name).where(
-            select(waits.c.run_name)
-            .where(
-                waits.c.executor == batch.c.executor,
-                waits.c.job_id == batch.c.job_id,
-                waits.c.run_name != batch.c.run_name,
-                text("waits.job_id IS NOT NULL AND NOT waits.watched"),
-            )
-            .exists()
+        holder = select(waits.c.run_name).where(
+            waits.c.executor == batch.c.executor,
+            waits.c.job_id == batch.c.job_id,
+            waits.c.run_name != batch.c.run_name,
+            _OWN_JOB,
         )
-        return set(self._tx.connection.execute(statement).scalars())
+        return set(self._tx.connection.execute(select(batch.c.run_name).where(holder.exists())).scalars())
 
     # --- let go ------------------------------------------------------------------------------------------------------
 
@@ -221,46 +246,52 @@ class WaitTable:
         statement = select(waits.c.run_name).where(waits.c.owner.is_not(None), ~living).limit(limit)
         chosen = self._tx.dialect.locked(statement, of=waits, skip=True).cte("gone")
         gone = chosen.prefix_with("MATERIALIZED", dialect="postgresql")
-        result = self._tx.connection.execute(
-            update(waits).where(waits.c.run_name.in_(select(gone.c.run_name))).values(owner=None)
+        released = self._tx.connection.execute(
+            update(waits)
+            .where(waits.c.run_name.in_(select(gone.c.run_name)))
+            .values(owner=None)
+            .returning(waits.c.run_name)
         )
-        return int(result.rowcount)
+        return len(released.all())
 
     # --- over --------------------------------------------------------------------------------------------------------
 
-    def lock_runs(self, names: Iterable[str]) -> dict[str, tuple[int, str | None]]:
-        """Locks deferred runs, as must be done before their waits are touched; returns fences and intents."""
-        statement = select(runs.c.name, runs.c.fence, runs.c.intent).where(runs.c.name.in_(sorted(names)))
-        locked = self._tx.dialect.locked(statement.order_by(runs.c.name), of=runs, skip=False)
-        return {row.name: (row.fence, row.intent) for row in self._tx.connection.execute(locked)}
+    def lock_runs(self, names: Iterable[str]) -> dict[str, int]:
+        """Locks deferred runs, as must be done before their waits go; returns their fences. Rows in use are left out."""
+        statement = select(runs.c.name, runs.c.fence).where(
+            runs.c.name.in_(sorted(names)), runs.c.phase == Phase.DEFERRED.value
+        )
+        locked = self._tx.dialect.locked(statement.order_by(runs.c.name), of=runs, skip=True)
+        return {row.name: row.fence for row in self._tx.connection.execute(locked)}
 
-    def end(self, keys: Sequence[WaitKey]) -> set[WaitKey]:
-        """Removes waits whose runs are locked; returns those that were still held under these fences."""
-        if not keys:
-            return set()
-        batch = self._tx.dialect.rows("k", _KEY, sorted(keys))
-        parts = tuple_(waits.c.run_name, waits.c.run_fence, waits.c.fence)
-        statement = delete(waits).where(parts.in_(select(*batch.c)))
-        rows = self._tx.connection.execute(statement.returning(waits.c.run_name, waits.c.run_fence, waits.c.fence))
-        return {(row.run_name, row.run_fence, row.fence) for row in rows}
+    def remove(self, names: Iterable[str]) -> None:
+        """Forgets the waits of runs that are locked, and over or queued again."""
+        self._tx.connection.execute(delete(waits).where(waits.c.run_name.in_(sorted(names))))
 
-    def resume(self, resumed: Sequence[ResumedRun]) -> None:
-        """Runs whose waits are gone are queued again, to be executed with what they are given."""
+    def resume(self, resumed: Sequence[ResumedRun]) -> set[WaitKey]:
+        """Deferred runs are queued again, to be executed with what they are given, and their waits go.
+
+        Returns those whose fence was still this one.
+        """
         if not resumed:
-            return
+            return set()
         types: dict[str, TypeEngine[Any]] = {"name": TEXT, "fence": BIGINT, "not_before": BIGINT, "state": TEXT}
         batch = self._tx.dialect.rows("r", types, sorted(resumed))
-        self._tx.connection.execute(
+        statement = (
             update(runs)
             .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence)
             .values(phase=Phase.QUEUED.value, not_before=batch.c.not_before, state=batch.c.state)
+            .returning(runs.c.name, runs.c.fence)
         )
+        queued = {(row.name, row.fence) for row in self._tx.connection.execute(statement)}
+        self.remove(name for name, _ in queued)
+        return queued
 
     def record_events(self, events: Sequence[tuple[str, str | None, str | None]]) -> None:
-        """Keeps with runs the outcome event and the links, as texts; an event or link that is None leaves what is there."""
+        """Keeps with runs the outcome event and the links, as texts; one that is None leaves what is there."""
         if not events:
             return
-        batch = self._tx.dialect.rows("e", {"name": TEXT, "event": TEXT, "links": TEXT}, sorted(events, key=_name))
+        batch = self._tx.dialect.rows("e", {"name": TEXT, "event": TEXT, "links": TEXT}, sorted(events, key=_key))
         self._tx.connection.execute(
             update(runs)
             .where(runs.c.name == batch.c.name)
@@ -269,10 +300,10 @@ class WaitTable:
 
     # --- looked for --------------------------------------------------------------------------------------------------
 
-    def due_untils(self, now: Micros, limit: int) -> list[tuple[StoredWait, TakenRun, str | None]]:
+    def due_untils(self, now: Micros, limit: int) -> list[FoundWait]:
         """Waits for an instant that has come, or whose attempt's time is over; not locked."""
-        statement = select(*_STORED).where(_UNTIL, waits.c.look_at <= now).order_by(waits.c.look_at).limit(limit)
-        return self._with_runs([StoredWait(*row) for row in self._tx.connection.execute(statement)])
+        due = select(waits.c.run_name).where(_UNTIL, waits.c.look_at <= now).order_by(waits.c.look_at).limit(limit)
+        return self._look_up(None, waits.c.run_name.in_(due))
 
     def next_until_at(self) -> Micros | None:
         """When the next wait for an instant is over."""
@@ -282,45 +313,43 @@ class WaitTable:
     def intended(self, owner: str) -> dict[str, str]:
         """The runs this incarnation waits for and somebody wants to end, and the reasons."""
         statement = (
-            select(waits.c.run_name, runs.c.intent_note)
+            select(waits.c.run_name, _INTENT)
             .join(runs, runs.c.name == waits.c.run_name)
             .where(_INTENDED, waits.c.owner == owner)
         )
-        return {row.run_name: row.intent_note or "" for row in self._tx.connection.execute(statement)}
+        return {row.run_name: row.intent for row in self._tx.connection.execute(statement)}
 
-    def intended_untils(self, limit: int) -> list[tuple[StoredWait, TakenRun, str | None]]:
+    def intended_untils(self, limit: int) -> list[FoundWait]:
         """Waits for an instant whose run somebody wants to end; not locked."""
-        statement = select(*_STORED).join(runs, runs.c.name == waits.c.run_name).where(_INTENDED, _UNTIL).limit(limit)
-        return self._with_runs([StoredWait(*row) for row in self._tx.connection.execute(statement)])
+        wanted = select(waits.c.run_name).join(runs, runs.c.name == waits.c.run_name).where(_INTENDED, _UNTIL)
+        return self._look_up(None, waits.c.run_name.in_(wanted.limit(limit)))
 
     def of_run(self, name: str) -> RowMapping | None:
         """What a run waits for."""
         return self._tx.connection.execute(select(waits).where(waits.c.run_name == name)).mappings().one_or_none()
 
-    def _with_runs(self, stored: Sequence[StoredWait]) -> list[tuple[StoredWait, TakenRun, str | None]]:
+    def _look_up(self, owner: str | None, *conditions: Any) -> list[FoundWait]:
+        stored = [StoredWait(*row) for row in self._tx.connection.execute(select(*_STORED).where(and_(*conditions)))]
         if not stored:
             return []
-        statement = select(*(runs.c[name] for name in TakenRun._fields), runs.c.intent).where(
-            runs.c.name.in_(sorted(wait.run_name for wait in stored))
-        )
-        found = {row[0]: (TakenRun(*row[:-1]), row[-1]) for row in self._tx.connection.execute(statement)}
-        return [(wait, *found[wait.run_name]) for wait in stored if wait.run_name in found]
+        statement = select(*_TAKEN, _INTENT).where(runs.c.name.in_(sorted(wait.run_name for wait in stored)))
+        return _found(stored, self._tx.connection.execute(statement), owner)
+
+
+def _found(stored: Sequence[StoredWait], rows: Iterable[Any], owner: str | None) -> list[FoundWait]:
+    known = {row[0]: row for row in rows}
+    found = []
+    for wait in stored:
+        row = known.get(wait.run_name)
+        if row is not None:
+            # The run's own owner is empty while it waits: whoever holds its wait speaks for it.
+            found.append(FoundWait(wait, TakenRun(*row[:-1])._replace(owner=owner or ""), row[-1]))
+    return found
 
 
 def _types(row: type[NewWait] | type[WaitState]) -> Mapping[str, TypeEngine[Any]]:
     return {name: TEXT if name in _TEXTS else BOOLEAN if name == "watched" else BIGINT for name in row._fields}
 
 
-def _is(batch: Any) -> Any:
-    return and_(
-        waits.c.run_name == batch.c.run_name,
-        waits.c.run_fence == batch.c.run_fence,
-        waits.c.fence == batch.c.fence,
-    )
-
-
-def _name(event: tuple[str, str | None, str | None]) -> str:
-    return event[0]
-
-
-__all__ = ["NewWait", "ResumedRun", "Stage", "StoredWait", "WaitKey", "WaitKind", "WaitState", "WaitTable"]
+def _key(row: Sequence[Any]) -> Any:
+    return row[:2]

@@ -21,7 +21,6 @@ def upgrade() -> None:
     op.create_table(
         "waits",
         sa.Column("run_name", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
-        sa.Column("run_fence", sa.BigInteger(), nullable=False),
         sa.Column("executor", sa.String(length=255), nullable=False),
         sa.Column("kind", sa.String(length=8), nullable=False),
         sa.Column("stage", sa.String(length=16), nullable=False),
