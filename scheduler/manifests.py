@@ -6,19 +6,17 @@ loaded.definitions        what a deploy takes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast, get_args
+from typing import Any, Final, TypeAlias, get_args
 
-from scheduler.domain.calendars import BlackoutPolicy, Calendar
-from scheduler.domain.identity import check_name
+from scheduler.domain.calendars import Calendar
 from scheduler.domain.retry import RetryPolicy
 from scheduler.domain.task import Environment, OnLost, OnUnknown, TaskDefinition, TaskSpec
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import ConfigError, Problem, SpecError
+from scheduler.reading.manifest_calendars import CALENDAR, NamedCalendar, read_calendar
 from scheduler.reading.manifest_triggers import TRIGGER, read_trigger
 from scheduler.reading.section import Report, Section
 from scheduler.reading.settings_models import Defaults
@@ -51,8 +49,6 @@ _TASK: Final = frozenset(
 )
 _ENVIRONMENT: Final = frozenset({"name", "description"})
 _RETRIES: Final = frozenset({"max_attempts", "initial", "multiplier", "maximum"})
-_CALENDAR: Final = frozenset({"dates", "policy"})
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 _NO_RETRIES: Final = RetryPolicy()
 _NO_ENVIRONMENT: Final = Environment()
@@ -108,7 +104,13 @@ def _with_calendars(definition: TaskDefinition, calendars: Mapping[str, Calendar
     if not any(trigger.calendars for trigger in definition.triggers):
         return definition
     triggers = (
-        replace(trigger, calendars=tuple(calendars[calendar.name] for calendar in trigger.calendars))
+        replace(
+            trigger,
+            calendars=tuple(
+                calendars[calendar.name] if isinstance(calendar, NamedCalendar) else calendar
+                for calendar in trigger.calendars
+            ),
+        )
         for trigger in definition.triggers
     )
     return replace(definition, triggers=tuple(triggers))
@@ -278,29 +280,14 @@ class _Reader:
 
     def _read_calendars(self, top: Section) -> None:
         for name in top.mapping("calendars"):
-            before = top.report.faults
             path: tuple[str | int, ...] = ("calendars", name)
-            section = Section(top.report, path, top.values["calendars"][name], _CALENDAR)
-            try:
-                check_name(name, "name")
-            except SpecError as error:
-                top.report.add(path, error.reason)
-            policy = section.choice("policy", get_args(BlackoutPolicy), "skip")
-            section.require("dates")
-            dates = set()
-            for place, text in section.texts("dates"):
-                try:
-                    if _DATE.fullmatch(text):
-                        dates.add(date.fromisoformat(text))
-                        continue
-                except ValueError:
-                    pass
-                top.report.add(place, f"{quoted(text)} is not a date like 2026-12-25")
+            section = Section(top.report, path, top.values["calendars"][name], CALENDAR)
+            calendar = read_calendar(section, name)
             first = self._calendar_files.setdefault(name, top.report.file)
             if first != top.report.file:
                 top.report.add(path, f"is defined twice: first in {first}")
-            if top.report.faults == before:
-                self.calendars[name] = Calendar(name, frozenset(dates), cast(BlackoutPolicy, policy))
+            elif calendar is not None:
+                self.calendars[name] = calendar
 
     def check_calendars(self) -> None:
         """Reports calendars that triggers name and no file defines; called once all files are read."""

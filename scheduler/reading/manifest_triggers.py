@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final, cast, get_args
 
 from scheduler.domain.automation import Automation, DayRule, Dialect, DstPolicy, RateUnit, automation_from_document
-from scheduler.domain.calendars import Calendar
 from scheduler.domain.cron_text import split_zone
 from scheduler.domain.trigger import CatchUp, CatchUpPolicy, Overlap, TriggerSpec
 from scheduler.domain.zones import zone_of
 from scheduler.errors import SpecError
+from scheduler.reading.manifest_calendars import read_calendars
 from scheduler.reading.section import Section
 from scheduler.reading.texts import parse_path, quoted
 
@@ -59,7 +59,7 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
             "start": trigger.instant("start"),
             "end": trigger.instant("end"),
             "max_fires": trigger.whole("max_fires", None, 1, 2**31 - 1),
-            "calendars": _named_calendars(trigger),
+            "calendars": read_calendars(trigger),
             "active": trigger.flag("active", True),
             "description": trigger.text("description"),
         }
@@ -72,17 +72,6 @@ def read_trigger(trigger: Section, default_timezone: str) -> TriggerSpec | None:
     except SpecError as error:
         report.add((*trigger.path, *parse_path(error.field)), error.reason)
         return None
-
-
-def _named_calendars(trigger: Section) -> tuple[Calendar, ...]:
-    """The calendars by name only: their dates may stand in a file that is read later."""
-    named: list[Calendar] = []
-    for path, text in trigger.texts("calendars"):
-        try:
-            named.append(Calendar(text))
-        except SpecError as error:
-            trigger.report.add(path, error.reason)
-    return tuple(named)
 
 
 def _catchup(section: Section) -> CatchUp:

@@ -218,6 +218,22 @@ def test_the_same_task_in_two_files_is_told_with_both_places() -> None:
     ]
 
 
+def test_a_trigger_may_hold_a_calendar_in_full_beside_one_of_the_same_name() -> None:
+    write(
+        "a.yaml",
+        f"""tasks: [{TASK}, triggers: [
+          {{name: a, every: 5s, calendars: [{{name: h, dates: [2026-12-24], policy: previous}}, h, {{name: h, dates: []}}]}}]}}]
+calendars: {{h: {{dates: [2026-12-25]}}}}
+""",
+    )
+    (definition,) = load_manifests(["a.yaml"]).definitions
+    assert definition.triggers[0].calendars == (
+        Calendar("h", frozenset({date(2026, 12, 24)}), "previous"),
+        Calendar("h", frozenset({date(2026, 12, 25)})),
+        Calendar("h"),
+    )
+
+
 def test_a_calendar_may_stand_in_a_later_file_but_only_once() -> None:
     write("a.yaml", f"tasks: [{TASK}, triggers: [{{name: t, every: 5s, calendars: [h]}}]}}]\n")
     write("b.yaml", "calendars: {h: {dates: [2026-12-25]}}\n")

@@ -272,6 +272,14 @@ MANIFESTS = [
         (TRIGGER, "control"),
         (TRIGGER, "'a"),
     ),
+    case(
+        "a calendar in a trigger that is wrong in every part",
+        trigger("name: n, every: 5s, calendars: [{dates: [x], day: 1}, 5, {name: h}]"),
+        (f"{TRIGGER}.calendars[0].day", "unknown key"),
+        (f"{TRIGGER}.calendars[0].name", "is missing"),
+        (f"{TRIGGER}.calendars[1]", "not a calendar's name"),
+        (f"{TRIGGER}.calendars[2].dates", "is missing"),
+    ),
     case("calendars as a text", trigger("name: n, every: 5s, calendars: hols"), (f"{TRIGGER}.calendars", "not a list")),
     case(
         "a calendar wrong in every part",
