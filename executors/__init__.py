@@ -9,6 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from executors.connector import AsyncConnector, ConnectorSecretsMixin, Phase, Resource, ResourceMeta
+    from executors.connector_executor import ConnectorExecutor
+    from executors.connector_registry import ConnectorNotFound, ConnectorRegistry
+    from executors.connector_tasks import (
+        AsyncConnectorExecutorMixin,
+        NativeInterface,
+        SerializationContext,
+        TaskTemplate,
+    )
     from executors.errors import (
         ExecutorConfigError,
         ExecutorError,
@@ -36,6 +45,12 @@ if TYPE_CHECKING:
     from executors.waits import Poll, Until
 
 _HOME: Final = {
+    "AsyncConnector": "connector",
+    "AsyncConnectorExecutorMixin": "connector_tasks",
+    "ConnectorExecutor": "connector_executor",
+    "ConnectorNotFound": "connector_registry",
+    "ConnectorRegistry": "connector_registry",
+    "ConnectorSecretsMixin": "connector",
     "Deferred": "protocol",
     "Executor": "protocol",
     "ExecutorConfigError": "errors",
@@ -52,22 +67,34 @@ _HOME: Final = {
     "JobStatus": "external_job",
     "Link": "external_job",
     "LoggingExecutor": "logging_executor",
+    "NativeInterface": "connector_tasks",
     "Outcome": "protocol",
     "Output": "output",
     "PermanentError": "errors",
+    "Phase": "connector",
     "Poll": "waits",
     "PythonExecutor": "python_call",
+    "Resource": "connector",
+    "ResourceMeta": "connector",
     "Resumed": "protocol",
     "RetryableError": "errors",
     "RunContext": "protocol",
+    "SerializationContext": "connector_tasks",
     "ShellExecutor": "shell",
     "Succeeded": "protocol",
+    "TaskTemplate": "connector_tasks",
     "Until": "waits",
     "as_failure": "protocol",
     "as_outcome": "protocol",
 }
 
 __all__ = [
+    "AsyncConnector",
+    "AsyncConnectorExecutorMixin",
+    "ConnectorExecutor",
+    "ConnectorNotFound",
+    "ConnectorRegistry",
+    "ConnectorSecretsMixin",
     "Deferred",
     "Executor",
     "ExecutorConfigError",
@@ -84,16 +111,22 @@ __all__ = [
     "JobStatus",
     "Link",
     "LoggingExecutor",
+    "NativeInterface",
     "Outcome",
     "Output",
     "PermanentError",
+    "Phase",
     "Poll",
     "PythonExecutor",
+    "Resource",
+    "ResourceMeta",
     "Resumed",
     "RetryableError",
     "RunContext",
+    "SerializationContext",
     "ShellExecutor",
     "Succeeded",
+    "TaskTemplate",
     "Until",
     "as_failure",
     "as_outcome",

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -131,14 +131,12 @@ class JobConfig:
     poll_interval: timedelta = POLL_INTERVAL
     error_budget: timedelta = ERROR_BUDGET
 
-    def check(self) -> Sequence[Problem]:
+    def check(self) -> Iterable[Problem]:
         """What types cannot say."""
-        problems = []
         if self.poll_interval <= timedelta(0):
-            problems.append(("poll_interval", "is not a positive duration"))
+            yield "poll_interval", "is not a positive duration"
         if self.error_budget < timedelta(0):
-            problems.append(("error_budget", "is negative"))
-        return problems
+            yield "error_budget", "is negative"
 
 
 class ExternalJob(Executor):
@@ -179,7 +177,7 @@ class ExternalJob(Executor):
         """The job that an interrupted `create` of this run has made at or after this instant of the worker's clock.
 
         The comparison is made here, by the service's clock and to its precision: a caller need not repeat it. None: no
-        job was made. Called only where `can_find` is true.
+        job was made. `NotImplementedError`: it cannot be told, which where `can_find` is true may depend on the task.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot find jobs by their key")
 

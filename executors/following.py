@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from executors.errors import PermanentError, RetryableError
-from executors.external_job import ExternalJob, Job, JobBusy, JobGone, JobPhase, pause_after_error
+from executors.external_job import ExternalJob, Job, JobBusy, JobGone, JobPhase, Link, pause_after_error
 from executors.protocol import Failed, Outcome, RunContext, Succeeded
 
 _CANCEL_TRIES = 5
@@ -35,14 +35,15 @@ async def _create(executor: ExternalJob, run: RunContext) -> Job:
             await _cancel(executor, run, await submitting)
         raise
     except JobBusy:
-        found = await executor.find(run, began) if executor.can_find else None
-        if found is None:
-            raise
-        return found
+        with suppress(NotImplementedError):
+            if found := await executor.find(run, began):
+                return found
+        raise
 
 
 async def _to_the_end(executor: ExternalJob, run: RunContext, job: Job) -> Outcome:
     clock = asyncio.get_running_loop().time
+    shown: set[Link] = set()
     interval = executor.poll_interval(run)
     budget = executor.error_budget(run).total_seconds()
     answered, errors = clock(), 0
@@ -60,6 +61,10 @@ async def _to_the_end(executor: ExternalJob, run: RunContext, job: Job) -> Outco
             asked = error.retry_after if isinstance(error, RetryableError) else None
             pause = min(pause_after_error(interval, errors, asked), max(answered + budget - clock(), 0))
         else:
+            for link in status.links:
+                if link not in shown:
+                    run.log.info("%s: %s", link.name, link.uri)
+            shown.update(status.links)
             if status.phase.is_over:
                 break
             answered, errors, pause = clock(), 0, interval.total_seconds()
