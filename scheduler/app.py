@@ -80,15 +80,21 @@ class App:
         if file is not None and not file.exists():
             raise StoreError(f"there is no database yet at {file}: `scheduler serve` or `scheduler deploy` makes it")
         require_schema(store)
-        return Client(store, planning=self._planning)
+        return self._client(store)
 
     def deploying_client(self) -> Client:
         """A client for deploys: the embedded database is made or upgraded first."""
         store = self.open_store()
         self.prepare(store)
-        client = Client(store, planning=self._planning)
+        client = self._client(store)
         client.ensure_projects(self.settings.projects)
         return client
+
+    def _client(self, store: Store) -> Client:
+        settings = self.settings
+        return Client(
+            store, planning=self._planning, projects=settings.projects, create_projects=settings.create_projects
+        )
 
     def schema_state(self) -> SchemaState:
         """Which schema the database has and which one this code needs."""
@@ -245,7 +251,7 @@ class App:
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
         store = self.open_store()
         sessions = HttpSessions()
-        client = Client(store, planning=self._planning)
+        client = self._client(store)
 
         async def before_start(transactions: Transactions) -> None:
             await transactions.patiently(lambda: self.prepare(store))

@@ -12,20 +12,22 @@ database is away.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from scheduler.clock import Clock
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
-from scheduler.services import operate, query
+from scheduler.services import definitions, many, operate, query, remove, specs
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
 from scheduler.services.forecast import Forecast, forecast
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
-from scheduler.store.transaction import Store
+from scheduler.services.projects import admit
+from scheduler.services.specs import StoredSpec
+from scheduler.store.transaction import Store, Transaction
 
 __all__ = [
     "Client",
@@ -50,15 +52,32 @@ def operating_system_user() -> str:
 class Client:
     """One database, seen by one caller, named in what it changes."""
 
-    def __init__(self, store: Store, *, planning: Planning | None = None, by: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        planning: Planning | None = None,
+        by: str | None = None,
+        projects: Mapping[str, Collection[str]] | None = None,
+        create_projects: bool = False,
+    ) -> None:
+        """`by` is named in what this client changes, the process's user if None.
+
+        A deploy may name the projects and domains that the database has recorded, and those given here; with
+        `create_projects` it may name any.
+        """
         self._store = store
         self._planning = planning or Planning()
         self._by = by if by is not None else operating_system_user()
+        self._projects = dict(projects or {})
+        self._create_projects = create_projects
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock | None = None, by: str | None = None) -> Client:
+    def open(
+        cls, url: str, *, clock: Clock | None = None, by: str | None = None, create_projects: bool = False
+    ) -> Client:
         """A client for the URL; nothing is connected to yet."""
-        return cls(Store.open(url, clock=clock, pool_size=1), by=by)
+        return cls(Store.open(url, clock=clock, pool_size=1), by=by, create_projects=create_projects)
 
     def __enter__(self) -> Client:
         return self
@@ -84,18 +103,61 @@ class Client:
     ) -> Iterator[DeployResult]:
         """Deploys task by task, each in a transaction of its own, telling what each did as soon as it is done.
 
-        With `at_start`, content that was ever deployed before is left alone.
+        With `at_start`, content that was ever deployed before is left alone. Raises `SpecError`, having changed nothing of
+        that task, for a project or domain that is not known.
         """
         for definition in definitions:
-            yield self._store.run(
-                deploy_task,
-                definition,
-                self._planning,
-                by=self._by,
-                source=source,
-                at_start=at_start,
-                dry_run=dry_run,
-            )
+            yield self._store.run(self._deploy, definition, source=source, at_start=at_start, dry_run=dry_run)
+
+    def deploy_task(
+        self,
+        definition: TaskDefinition,
+        *,
+        source: Source = "api",
+        active_as_sent: bool = False,
+        expected_revisions: Mapping[str, int] | None = None,
+    ) -> DeployResult:
+        """Deploys one task, unless somebody else was faster.
+
+        `expected_revisions` are those of its triggers as the caller saw them, by name, 0 for one that was not there.
+        Raises `RevisionConflict` if one has another by now. `active_as_sent` overrules what operators paused.
+        """
+        return self._store.run(
+            self._deploy,
+            definition,
+            source=source,
+            active_as_sent=active_as_sent,
+            expected_revisions=expected_revisions,
+        )
+
+    def _deploy(
+        self, tx: Transaction, /, definition: TaskDefinition, *, dry_run: bool = False, **options: Any
+    ) -> DeployResult:
+        self._admit(tx, definition, dry_run=dry_run)
+        return deploy_task(tx, definition, self._planning, by=self._by, dry_run=dry_run, **options)
+
+    def _admit(self, tx: Transaction, definition: TaskDefinition, *, dry_run: bool = False) -> None:
+        admit(
+            tx,
+            definition.project,
+            definition.domain,
+            declared=self._projects,
+            create=self._create_projects,
+            dry_run=dry_run,
+        )
+
+    def create_task_spec(self, encoded: bytes, *, spec_format: str = "json", digest: str | None = None) -> str:
+        """Keeps a specification, byte for byte, without deploying a task; returns its SHA-256 in hexadecimal.
+
+        One that is there already is left alone. One that no version, trigger or run names is removed after a day. Raises
+        `SpecError` where `digest` is given and is another.
+        """
+        return self._store.run(specs.create_task_spec, encoded, spec_format=spec_format, digest=digest)
+
+    def read_task_spec(self, digest: str) -> StoredSpec:
+        """The bytes of a specification as they were handed in; raises `NotFound`."""
+        with self._store.read() as tx:
+            return specs.read_task_spec(tx, digest)
 
     def plan_deploy(self, definitions: Iterable[TaskDefinition]) -> Iterator[DeployPlan]:
         """What deploying these manifests now would do, task by task; nothing is written."""
@@ -132,6 +194,11 @@ class Client:
         with self._store.read() as tx:
             return query.show_task(tx, project, domain, name)
 
+    def list_versions(self, project: str, domain: str, name: str, *, limit: int = 50) -> list[dict[str, Any]]:
+        """The versions of a task, newest first; raises `NotFound`."""
+        with self._store.read() as tx:
+            return definitions.list_versions(tx, project, domain, name, limit=limit)
+
     def list_triggers(
         self,
         *,
@@ -152,6 +219,16 @@ class Client:
         """One live trigger with all it says; raises `NotFound`."""
         with self._store.read() as tx:
             return query.show_trigger(tx, key)
+
+    def list_revisions(self, key: TriggerKey, *, limit: int = 50) -> list[dict[str, Any]]:
+        """The changes of a trigger, newest first, a deleted one's too; raises `NotFound`."""
+        with self._store.read() as tx:
+            return definitions.list_revisions(tx, key, limit=limit)
+
+    def show_revision(self, key: TriggerKey, revision: int) -> dict[str, Any]:
+        """One revision of a trigger with all it said, a deleted one's too; raises `NotFound`."""
+        with self._store.read() as tx:
+            return definitions.show_revision(tx, key, revision)
 
     def upcoming(self, limit: int = 5) -> list[dict[str, Any]]:
         """The triggers that fire next, soonest first."""
@@ -222,3 +299,55 @@ class Client:
     def fire(self, key: TriggerKey, *, inputs: Mapping[str, Any] | None = None, request_key: str | None = None) -> str:
         """Queues a run of the trigger's task now and returns its name; the same `request_key`, the same run."""
         return self._store.run(operate.fire_by_hand, key, inputs=inputs, request_key=request_key)
+
+    def delete_trigger(self, key: TriggerKey, *, expected_revision: int | None = None) -> None:
+        """Deletes the trigger, whoever deployed it; its history stays, and a deploy that names it brings it back.
+
+        Raises `NotFound`, and `RevisionConflict` if somebody changed it first.
+        """
+        self.delete_triggers([key], expected_revisions=None if expected_revision is None else {key: expected_revision})
+
+    def activate_many(
+        self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
+    ) -> list[TriggerKey]:
+        """Activates triggers, all or none; returns those that were not active, by key. Raises `NotFound`."""
+        return self._store.run(
+            many.set_active_many,
+            list(keys),
+            True,
+            self._planning,
+            by=self._by,
+            expected_revisions=expected_revisions,
+        )
+
+    def deactivate_many(
+        self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
+    ) -> list[TriggerKey]:
+        """Deactivates triggers, all or none; returns those that were active, by key. Raises `NotFound`."""
+        return self._store.run(
+            many.set_active_many,
+            list(keys),
+            False,
+            self._planning,
+            by=self._by,
+            expected_revisions=expected_revisions,
+        )
+
+    def delete_triggers(
+        self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
+    ) -> list[TriggerKey]:
+        """Deletes triggers, all or none; returns them by key. Raises `NotFound`."""
+        return self._store.run(
+            many.delete_triggers, list(keys), self._planning, by=self._by, expected_revisions=expected_revisions
+        )
+
+    def delete_task(self, project: str, domain: str, name: str) -> list[TriggerKey]:
+        """Takes a task out of the listings and deletes its triggers, which it returns; a deploy brings the task back.
+
+        Versions, revisions and runs stay. Raises `NotFound`.
+        """
+        return self._store.run(remove.delete_task, project, domain, name, self._planning, by=self._by)
+
+    def delete_version(self, project: str, domain: str, name: str, version: str) -> None:
+        """Removes one version of a task. Raises `NotFound`, and `Conflict` where it is the latest or a trigger's own."""
+        self._store.run(remove.delete_version, project, domain, name, version)

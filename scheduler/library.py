@@ -144,7 +144,7 @@ class Scheduler:
     @cached_property
     def client(self) -> Client:
         """For looking at triggers, runs and slots in this scheduler's database."""
-        return Client(self._store, planning=self._app.worker_options().planning)
+        return Client(self._store, planning=self._app.worker_options().planning, create_projects=True)
 
     # --- life --------------------------------------------------------------------------------------------------------
 

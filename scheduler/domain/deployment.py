@@ -18,6 +18,7 @@ class Deployed:
     document: Mapping[str, Any] | None
     deleted: bool
     prunable: bool
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,17 @@ class Difference:
     pruned: tuple[str, ...]
     sets_active: frozenset[str]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all changes."""
+        return not (self.created or self.changed or self.revived or self.pruned)
 
-def diff(stored: Sequence[Deployed], wanted: Sequence[TriggerSpec]) -> Difference:
-    """Compares with the last deploy, not with the present state: what an operator did since then stays."""
+
+def diff(stored: Sequence[Deployed], wanted: Sequence[TriggerSpec], *, active_as_sent: bool = False) -> Difference:
+    """Compares with the last deploy, not with the present state: what an operator did since then stays.
+
+    With `active_as_sent` an operator's pause does not stay: every trigger becomes as active as the deploy says.
+    """
     before = {trigger.name: trigger for trigger in stored}
     created, changed, revived, unchanged, sets_active = [], [], [], [], set()
     for spec in wanted:
@@ -42,6 +51,9 @@ def diff(stored: Sequence[Deployed], wanted: Sequence[TriggerSpec]) -> Differenc
             created.append(spec)
         elif old.deleted:
             revived.append(spec)
+            sets_active.add(spec.name)
+        elif active_as_sent and old.active != spec.active:
+            changed.append(spec)
             sets_active.add(spec.name)
         elif old.document is not None and _same(old.document, spec.to_document()):
             unchanged.append(spec.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +13,12 @@ from scheduler.domain.deployment import Deployed, Difference, diff
 from scheduler.domain.instants import Micros, from_datetime, to_micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.domain.trigger import TriggerSpec
+from scheduler.errors import RevisionConflict
 from scheduler.services.jobs import jobs_of
-from scheduler.services.plan import Batch, Planning, plan_anew, pointed_at, write_plans
+from scheduler.services.plan import Batch, Planning, Pointed, plan_anew, pointed_at, write_plans
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
+from scheduler.store.triggers import DueRow
 
 Source = Literal["manifest", "library", "api"]
 
@@ -43,66 +45,116 @@ def deploy_task(
     source: Source = "manifest",
     at_start: bool = False,
     dry_run: bool = False,
+    active_as_sent: bool = False,
+    expected_revisions: Mapping[str, int] | None = None,
 ) -> DeployResult:
     """Makes the task and its triggers what the definition says.
 
     Triggers that this source deployed before and does not name now are deleted, also when it names none. With
     `at_start`, content that was ever deployed before is left alone: a restart undoes nobody's newer deploy.
-    `dry_run` only tells what would happen.
+    `dry_run` only tells what would happen. `active_as_sent` overrules what operators paused or activated since.
+    `expected_revisions` are those of the triggers as the caller saw them, by name, 0 for one that was not there: if
+    somebody changed one since, `RevisionConflict` is raised and nothing is changed.
     """
-    if dry_run and tx.tasks.find(definition.project, definition.domain, definition.name) is None:
-        created = tuple(trigger.name for trigger in definition.triggers)
-        return DeployResult(definition.key, definition.version, True, created)
-    task = tx.tasks.lock(definition.project, definition.domain, definition.name)
+    if dry_run:
+        task = tx.tasks.find(definition.project, definition.domain, definition.name)
+    else:
+        task = tx.tasks.lock(definition.project, definition.domain, definition.name)
+    stored = dues = None
+    if expected_revisions:
+        stored, dues = _triggers_of(tx, task, lock=not dry_run)
+        _check_revisions(definition, stored, expected_revisions)
     digest = definition.deploy_digest
-    if task["deploy_digest"] == digest or (at_start and tx.tasks.deployed_before(task["id"], digest)):
-        return DeployResult(
-            definition.key, definition.version, False, unchanged=tuple(trigger.name for trigger in definition.triggers)
-        )
-    stored = tx.triggers.of_task(task["id"])
-    dues = tx.triggers.lock_due(row["id"] for row in stored)
-    stored = tx.triggers.of_task(task["id"])
-    difference = difference_from(stored, definition, source)
+    said_before = task is not None and (
+        (task["deploy_digest"] == digest and not active_as_sent)
+        or (at_start and tx.tasks.deployed_before(task["id"], digest))
+    )
+    if said_before:
+        names = tuple(trigger.name for trigger in definition.triggers)
+        return DeployResult(definition.key, definition.version, False, unchanged=names)
+    if stored is None or dues is None:
+        stored, dues = _triggers_of(tx, task, lock=not dry_run)
+    difference = difference_from(stored, definition, source, active_as_sent=active_as_sent)
+    same = task is not None and task["deploy_digest"] == digest and difference.is_empty
     result = DeployResult(
         definition.key,
         definition.version,
-        True,
+        not same,
         tuple(spec.name for spec in difference.created + difference.revived),
         tuple(spec.name for spec in difference.changed),
         difference.unchanged,
         difference.pruned,
     )
-    if dry_run:
+    if dry_run or same or task is None:
         return result
     now = tx.now()
     spec_digest = tx.tasks.save_spec(definition.spec)
-    tx.tasks.save_version(task["id"], definition, spec_digest, now, by)
-    tx.tasks.record_deploy(task["id"], definition, now, by)
-    old_jobs = jobs_of(stored)
-    _write_triggers(tx, task["id"], definition, difference, stored, now, by, source, spec_digest)
-    rows = {row["id"]: row for row in tx.triggers.of_task(task["id"])}
-    dues |= tx.triggers.lock_due(rows.keys() - dues.keys())
-    batch = Batch()
-    plan_anew(tx, dues.values(), rows, planning, batch, old_jobs=old_jobs)
-    write_plans(tx, batch)
+    # The newest date is the latest version, also where the clock was set back since the last deploy.
+    deployed_at = now if task["deployed_at"] is None else max(now, task["deployed_at"] + 1)
+    tx.tasks.save_version(task["id"], definition, spec_digest, deployed_at, by)
+    tx.tasks.record_deploy(task["id"], definition, deployed_at, by)
+    pointed = pointed_at(definition.version, definition.spec, spec_digest)
+    write_triggers(tx, task["id"], pointed, difference, stored, dues, planning, now, by, source)
     tx.tasks.refresh_summary([task["id"]])
     tx.notify()
     return result
 
 
-def _write_triggers(
+def _triggers_of(tx: Transaction, task: Row | None, *, lock: bool) -> tuple[list[Row], dict[int, DueRow]]:
+    if task is None:
+        return [], {}
+    stored = tx.triggers.of_task(task["id"])
+    if not stored or not lock:
+        return stored, {}
+    # What they say is read again once nobody can change it any more.
+    dues = tx.triggers.lock_due(row["id"] for row in stored)
+    return tx.triggers.of_task(task["id"]), dues
+
+
+def _check_revisions(definition: TaskDefinition, stored: list[Row], expected: Mapping[str, int]) -> None:
+    found = {row["name"]: row["revision"] for row in stored if row["deleted_at"] is None}
+    for name, revision in expected.items():
+        if found.get(name, 0) != revision:
+            raise RevisionConflict(f"{definition.key}/{name}", revision, found.get(name, 0))
+
+
+def write_triggers(
     tx: Transaction,
     task_id: int,
-    definition: TaskDefinition,
+    pointed: Pointed,
+    difference: Difference,
+    stored: list[Row],
+    dues: dict[int, DueRow],
+    planning: Planning,
+    now: Micros,
+    by: str,
+    source: Source,
+) -> None:
+    """Writes what a deploy changes about a task's triggers, a revision for each change, and plans them anew.
+
+    `stored` are all triggers of the task, whose due rows the caller has locked.
+    """
+    old_jobs = jobs_of(stored)
+    _write_rows(tx, task_id, pointed, difference, stored, now, by, source)
+    rows = {row["id"]: row for row in tx.triggers.of_task(task_id)}
+    locked = dues | tx.triggers.lock_due(rows.keys() - dues.keys())
+    batch = Batch()
+    plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs)
+    write_plans(tx, batch)
+
+
+def _write_rows(
+    tx: Transaction,
+    task_id: int,
+    pointed: Pointed,
     difference: Difference,
     stored: list[Row],
     now: Micros,
     by: str,
     source: Source,
-    spec_digest: str,
 ) -> None:
     before = {row["name"]: row for row in stored}
-    pointed = pointed_at(definition.version, definition.spec, spec_digest)._asdict()
+    points = pointed._asdict()
     who = {"updated_at": now, "updated_by": by}
     revisions: list[dict[str, Any]] = []
 
@@ -114,7 +166,7 @@ def _write_triggers(
                 "action": action,
                 "at": now,
                 "by": by,
-                "version": definition.version,
+                "version": pointed.version,
                 "active": active,
                 "spec": spec,
             }
@@ -123,7 +175,7 @@ def _write_triggers(
     inserts = [
         {
             **columns_of(spec),
-            **pointed,
+            **points,
             **who,
             "task_id": task_id,
             "revision": 1,
@@ -139,28 +191,36 @@ def _write_triggers(
     updates = []
     for spec in difference.changed + difference.revived:
         row = before[spec.name]
-        active = spec.active if spec.name in difference.sets_active else row["active"]
+        # Whoever is told to be active, or comes back, is so now: a pause, a snooze or a skip was another's wish.
+        told = spec.name in difference.sets_active
+        active = spec.active if told else row["active"]
         revision = row["revision"] + 1
         updates.append(
             {
                 "id": row["id"],
                 **columns_of(spec),
-                **pointed,
+                **points,
                 **who,
                 "revision": revision,
                 "active": active,
                 "source": source,
                 "deleted_at": None,
+                "snoozed_until": None if told else row["snoozed_until"],
+                "skip_next_at": None if told else row["skip_next_at"],
+                "note": None if told else row["note"],
             }
         )
         revise(row["id"], revision, "DEPLOY", _document(spec), active)
     tx.triggers.update(updates)
 
-    # Unchanged triggers keep revision, position and plan; only the version they point at moves with the deploy. So do
-    # those that plain SQL made, which follow the latest version.
-    follow = [before[name]["id"] for name in difference.unchanged]
-    follow += [row["id"] for row in stored if row["source"] == "sql" and row["deleted_at"] is None]
-    tx.triggers.update([{"id": trigger_id, **pointed} for trigger_id in sorted(set(follow))])
+    # Unchanged triggers keep revision, position and plan; only the version they point at moves with the deploy, and
+    # they belong to who names them. Those that plain SQL made follow the latest version.
+    follow = {before[name]["id"]: {**points, "source": source} for name in difference.unchanged}
+    for row in stored:
+        if row["source"] == "sql" and row["deleted_at"] is None and row["id"] not in follow:
+            follow[row["id"]] = {**points, "source": "sql"}
+    named = {update["id"] for update in updates}
+    tx.triggers.update([{"id": each, **follow[each]} for each in sorted(follow.keys() - named)])
 
     deletes = []
     for name in difference.pruned:
@@ -193,14 +253,18 @@ def columns_of(spec: TriggerSpec) -> dict[str, Any]:
     }
 
 
-def difference_from(stored: Iterable[Row], definition: TaskDefinition, source: Source) -> Difference:
+def difference_from(
+    stored: Iterable[Row], definition: TaskDefinition, source: Source, *, active_as_sent: bool = False
+) -> Difference:
     """What the definition changes about the triggers that its task has; `source` is who deploys."""
-    return diff([_deployed(row, source) for row in stored], definition.triggers)
+    before = [_deployed(row, source) for row in stored]
+    return diff(before, definition.triggers, active_as_sent=active_as_sent)
 
 
 def _deployed(row: Row, source: Source) -> Deployed:
     document = json.loads(row["deployed"]) if row["deployed"] else None
-    return Deployed(row["name"], document, row["deleted_at"] is not None, row["source"] == source)
+    active = bool(row["active"]) and row["snoozed_until"] is None
+    return Deployed(row["name"], document, row["deleted_at"] is not None, row["source"] == source, active)
 
 
 def _document(spec: TriggerSpec) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     Boolean,
+    ColumnElement,
     Connection,
     Engine,
     FromClause,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
+    collate,
     column,
     func,
     literal,
@@ -63,6 +65,10 @@ class Dialect(Protocol):
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         """The statement with its rows of `of` locked against other writers; with `skip`, rows in use are left out."""
+        ...
+
+    def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """A text to be sorted and compared byte by byte, as Python does, whatever language the database speaks."""
         ...
 
     def insert(self, table: Table) -> Any:
@@ -103,6 +109,9 @@ class PostgresDialect:
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement.with_for_update(key_share=True, skip_locked=skip, of=of)
 
+    def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        return collate(column, "C")
+
     def insert(self, table: Table) -> Any:
         return postgresql.insert(table)
 
@@ -137,6 +146,9 @@ class SqliteDialect:
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement  # BEGIN IMMEDIATE already made this the only writer.
+
+    def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        return column
 
     def insert(self, table: Table) -> Any:
         return sqlite.insert(table)

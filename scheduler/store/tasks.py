@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, and_, case, delete, func, select, update
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import SPEC_FORMAT, TaskDefinition, TaskSpec
+from scheduler.errors import StoreError
+from scheduler.store.dialect import TEXT
 from scheduler.store.schema import projects, task_deploys, task_specs, task_versions, tasks, triggers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
+
+_SPEC_TRIES: Final = 10
 
 
 class TaskTable:
@@ -32,6 +36,18 @@ class TaskTable:
         if rows:
             self._tx.connection.execute(self._tx.dialect.insert(projects).on_conflict_do_nothing(), rows)
 
+    def knows(self, project: str, domain: str) -> bool:
+        """Whether this domain of this project is recorded."""
+        statement = select(projects.c.domain).where(projects.c.project == project, projects.c.domain == domain)
+        return self._tx.connection.execute(statement).first() is not None
+
+    def known_projects(self) -> dict[str, list[str]]:
+        """The domains of every recorded project, both by name."""
+        known: dict[str, list[str]] = {}
+        for row in self._tx.connection.execute(select(projects.c.project, projects.c.domain)):
+            known.setdefault(row.project, []).append(row.domain)
+        return {project: sorted(known[project]) for project in sorted(known)}
+
     def lock(self, project: str, domain: str, name: str) -> RowMapping:
         """The task's row, made if absent, locked until the transaction ends: deploys of one task queue here."""
         insert = self._tx.dialect.insert(tasks).values(project=project, domain=domain, name=name)
@@ -40,8 +56,19 @@ class TaskTable:
         locked = self._tx.dialect.locked(statement, of=tasks, skip=False)
         return self._tx.connection.execute(locked).mappings().one()
 
+    def lock_present(self, keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], RowMapping]:
+        """The rows of those tasks that exist, by project, domain and name, locked in that order."""
+        wanted = sorted(set(keys))
+        batch = self._tx.dialect.rows("k", {"project": TEXT, "domain": TEXT, "name": TEXT}, wanted)
+        same = and_(tasks.c.project == batch.c.project, tasks.c.domain == batch.c.domain, tasks.c.name == batch.c.name)
+        # Byte by byte, as Python sorts: whoever locks several tasks does it in one order.
+        order = [self._tx.dialect.bytewise(column) for column in (tasks.c.project, tasks.c.domain, tasks.c.name)]
+        statement = select(tasks).join(batch, same).order_by(*order)
+        locked = self._tx.connection.execute(self._tx.dialect.locked(statement, of=tasks, skip=False)).mappings()
+        return {(row["project"], row["domain"], row["name"]): row for row in locked}
+
     def find(self, project: str, domain: str, name: str) -> RowMapping | None:
-        """The task's row without a lock."""
+        """The task's row without a lock, a deleted one's too."""
         statement = select(tasks).where(_is_task(project, domain, name))
         return self._tx.connection.execute(statement).mappings().one_or_none()
 
@@ -52,9 +79,17 @@ class TaskTable:
         return digest
 
     def save_encoded_spec(self, digest: str, spec_format: str, encoded: bytes) -> None:
-        """Keeps the bytes as they are; a digest that is there already is left alone."""
+        """Keeps the bytes as they are; a digest that is there already is left alone, and is there until we commit."""
         row = {"digest": digest, "format": spec_format, "spec": encoded, "created_at": self._tx.now()}
-        self._tx.connection.execute(self._tx.dialect.insert(task_specs).on_conflict_do_nothing(), [row])
+        insert = self._tx.dialect.insert(task_specs).on_conflict_do_nothing()
+        # A lock that only keeps it from being removed; SQLite has none and needs none.
+        there = select(task_specs.c.digest).where(task_specs.c.digest == digest)
+        there = there.with_for_update(read=True, key_share=True)
+        # Whoever collects orphans may have removed it between the two statements.
+        for _ in range(_SPEC_TRIES):
+            if self._tx.connection.execute(insert, row).rowcount or self._tx.connection.execute(there).first():
+                return
+        raise StoreError(f"task spec {digest} is removed as often as it is saved")
 
     def specs(self, digests: Iterable[str]) -> dict[str, TaskSpec]:
         """The specifications of these digests."""
@@ -105,18 +140,43 @@ class TaskTable:
                 max_concurrent_runs=definition.spec.max_concurrent_runs,
                 deployed_at=now,
                 deployed_by=by,
+                deleted_at=None,
             )
         )
         deploy = {"task_id": task_id, "deploy_digest": definition.deploy_digest, "first_at": now}
         self._tx.connection.execute(self._tx.dialect.insert(task_deploys).on_conflict_do_nothing(), [deploy])
 
+    def forget_deploy(self, task_ids: Sequence[int]) -> None:
+        """Somebody changed what the last deploy said: the same deploy once more is something new."""
+        self._tx.connection.execute(update(tasks).where(tasks.c.id.in_(task_ids)).values(deploy_digest=None))
+
+    def mark_deleted(self, task_id: int, now: Micros) -> None:
+        """Takes the task out of every listing until it is deployed again."""
+        statement = update(tasks).where(tasks.c.id == task_id).values(deleted_at=now, deploy_digest=None)
+        self._tx.connection.execute(statement)
+
+    def delete_version(self, task_id: int, version: str) -> None:
+        """Removes one version's row; its specification stays until nobody names it."""
+        chosen = and_(task_versions.c.task_id == task_id, task_versions.c.version == version)
+        self._tx.connection.execute(delete(task_versions).where(chosen))
+
     def refresh_summary(self, task_ids: Sequence[int]) -> None:
-        """Counts the live and the active triggers of these tasks anew."""
+        """Counts the live and the active triggers of these tasks anew, and names the one where there is just one."""
         live = and_(triggers.c.task_id == tasks.c.id, triggers.c.deleted_at.is_(None))
-        total = select(func.count()).where(live).scalar_subquery()
-        active = select(func.count()).where(live, triggers.c.active).scalar_subquery()
+        alone = func.count() == 1
+
+        def summary(value: ColumnElement[Any]) -> ScalarSelect[Any]:
+            return select(value).where(live).scalar_subquery()
+
         self._tx.connection.execute(
-            update(tasks).where(tasks.c.id.in_(task_ids)).values(total_triggers=total, active_triggers=active)
+            update(tasks)
+            .where(tasks.c.id.in_(task_ids))
+            .values(
+                total_triggers=summary(func.count()),
+                active_triggers=summary(func.count(case((triggers.c.active, 1)))),
+                trigger_name=summary(case((alone, func.min(triggers.c.name)))),
+                trigger_automation=summary(case((alone, func.min(triggers.c.automation)))),
+            )
         )
 
     def version_of(self, task_id: int, version: str | None) -> RowMapping | None:
@@ -128,6 +188,12 @@ class TaskTable:
             else statement.order_by(task_versions.c.deployed_at.desc(), task_versions.c.version.desc()).limit(1)
         )
         return self._tx.connection.execute(statement).mappings().one_or_none()
+
+    def versions(self, task_id: int, limit: int) -> Sequence[RowMapping]:
+        """A task's versions, newest first."""
+        statement = select(task_versions).where(task_versions.c.task_id == task_id)
+        ordered = statement.order_by(task_versions.c.deployed_at.desc(), task_versions.c.version.desc())
+        return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
 
     def with_triggers_of(self, source: str) -> list[tuple[str, str, str]]:
         """Project, domain and name of the tasks that have live triggers of a source, by key."""
@@ -163,6 +229,7 @@ class TaskTable:
                 newest.c.spec_digest,
             )
             .join(newest, and_(newest.c.task_id == tasks.c.id, newest.c.version == tasks.c.latest_version))
+            .where(tasks.c.deleted_at.is_(None))
             .order_by(tasks.c.project, tasks.c.domain, tasks.c.name)
             .limit(limit)
         )

@@ -21,7 +21,9 @@ from scheduler.store.dialect import Dialect, dialect_of, server_now
 from scheduler.store.engine import TransactionUndoneError, open_engine, translated_errors
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.meta import MetaTable
+from scheduler.store.revisions import RevisionTable
 from scheduler.store.runs import RunTable
+from scheduler.store.specs import SpecTable
 from scheduler.store.tally import Tally, Watcher
 from scheduler.store.tasks import TaskTable
 from scheduler.store.triggers import TriggerTable
@@ -44,7 +46,9 @@ class Transaction:
         self._clock = clock
         self.meta = MetaTable(self)
         self.tasks = TaskTable(self)
+        self.specs = SpecTable(self)
         self.triggers = TriggerTable(self)
+        self.revisions = RevisionTable(self)
         self.runs = RunTable(self)
         self.ledger = LedgerTable(self)
         self.workers = WorkerTable(self)

@@ -246,6 +246,27 @@ class TriggerTable:
         )
         return self._tx.connection.execute(statement).mappings().one_or_none()
 
+    def ids_of(self, keys: Iterable[tuple[str, str, str, str]]) -> dict[tuple[str, str, str, str], int]:
+        """The ids of those live triggers that exist, by project, domain, task and name."""
+        names = {"project": TEXT, "domain": TEXT, "task": TEXT, "name": TEXT}
+        batch = self._tx.dialect.rows("k", names, sorted(set(keys)))
+        statement = (
+            select(triggers.c.id, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"), triggers.c.name)
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .join(
+                batch,
+                and_(
+                    tasks.c.project == batch.c.project,
+                    tasks.c.domain == batch.c.domain,
+                    tasks.c.name == batch.c.task,
+                    triggers.c.name == batch.c.name,
+                ),
+            )
+            .where(triggers.c.deleted_at.is_(None))
+        )
+        found = self._tx.connection.execute(statement)
+        return {(row.project, row.domain, row.task, row.name): row.id for row in found}
+
     def list_live(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
         """Live triggers by key, with their plan."""
         statement = _listing().where(*conditions)

@@ -76,7 +76,7 @@ class Harness:
         self._begin()
         for each in named.values():
             self._await(each.start())
-        self.client = Client(self._store, planning=self._options.planning, by="harness")
+        self.client = Client(self._store, planning=self._options.planning, by="harness", create_projects=True)
         """For whatever this class has no short word for."""
 
     def __enter__(self) -> Harness:

@@ -45,7 +45,7 @@ def test_jumps_by_hours_lose_no_slot_and_double_none(
     url: str = request.getfixturevalue(f"{kind}_url")
     clock = MovedClock()
     store = Store.open(url, clock=clock)
-    client = Client(store)
+    client = Client(store, create_projects=True)
     every_second = (TriggerSpec("t", FixedRate(1, "second")),)
     definition = TaskDefinition(PROJECT, DOMAIN, "tick", "v1", TaskSpec("logging"), every_second)
     assert all(result.applied for result in client.deploy([definition]))

@@ -91,7 +91,7 @@ def deploy_as_of(url: str, moment: Micros, definitions: Iterable[TaskDefinition]
     store = Store.open(url, clock=ManualClock(moment), pool_size=1)
     try:
         store.run(record_zones, tzdata_version())
-        assert all(result.applied for result in Client(store).deploy(definitions))
+        assert all(result.applied for result in Client(store, create_projects=True).deploy(definitions))
     finally:
         store.close()
 

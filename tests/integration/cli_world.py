@@ -76,7 +76,7 @@ class CliWorld:
     @contextmanager
     def client(self) -> Iterator[Client]:
         """A client in this world's time."""
-        with Client.open(self.url, clock=self.clock, by="a test") as client:
+        with Client.open(self.url, clock=self.clock, by="a test", create_projects=True) as client:
             yield client
 
     @contextmanager

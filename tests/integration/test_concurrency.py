@@ -158,7 +158,7 @@ def test_firing_planning_deploying_and_commanding_at_once_decide_every_slot_once
     def deploying() -> None:
         for number in rounds:
             # Through a client, as a deploy from another process comes.
-            client = Client(world.store, planning=world.planning, by="deployer")
+            client = Client(world.store, planning=world.planning, by="deployer", create_projects=True)
             list(client.deploy([definition(*triggers, version=f"v{number}", spec=retrying(number))]))
 
     def commanding() -> None:

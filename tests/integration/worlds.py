@@ -72,7 +72,7 @@ class World:
         self.store = store
         self.clock = clock
         self.planning = Planning(misfire_grace=MINUTE, fingerprint=fingerprint)
-        self.client = Client(store, planning=self.planning, by="tester")
+        self.client = Client(store, planning=self.planning, by="tester", create_projects=True)
 
     # --- deployers and operators -------------------------------------------------------------------------------------
 

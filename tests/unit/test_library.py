@@ -57,7 +57,7 @@ def database(sqlite_url: str) -> str:
 
 @pytest.fixture
 def client(database: str, clock: ManualClock) -> Iterator[Client]:
-    with Client.open(database, clock=clock, by="somebody else") as opened:
+    with Client.open(database, clock=clock, by="somebody else", create_projects=True) as opened:
         yield opened
 
 
