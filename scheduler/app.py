@@ -275,9 +275,9 @@ class App:
         finally:
             await sessions.close()
             store.close()
-        if worker.performer.abandoned:
+        if worker.performer.abandoned or worker.dispatching.running:
             # Threads cannot be stopped; waiting for them would keep the process from ever ending.
-            log.warning("leaving by force: code that ran over its time is still running in threads")
+            log.warning("leaving by force: code that was asked to end is still running")
             sys.stderr.flush()
             os._exit(0)
         return 0
@@ -291,6 +291,7 @@ class App:
     ) -> Worker:
         """A worker of these settings on a store, to be run on the event loop that calls this."""
         # Listings come through this module too, and need neither the loops nor their clockwork.
+        from scheduler.loop.places import Rate
         from scheduler.loop.worker import Worker
 
         options = self.worker_options()
@@ -313,6 +314,11 @@ class App:
                 name: declared.max_concurrent_runs
                 for name, declared in self.settings.executors.items()
                 if declared.max_concurrent_runs is not None
+            },
+            rates={
+                name: Rate(declared.rate_limit.per_second, declared.rate_limit.burst)
+                for name, declared in self.settings.executors.items()
+                if declared.rate_limit is not None
             },
             clock=self._clock,
             on_ready=on_ready,

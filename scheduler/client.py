@@ -20,16 +20,20 @@ from scheduler.clock import Clock
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.services import definitions, many, operate, query, remove, specs
+from scheduler.services.cancel import Cancelled, cancel_run
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
 from scheduler.services.forecast import Forecast, forecast
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.services.projects import admit
+from scheduler.services.reopen import retry_run
+from scheduler.services.restored import abort_restored, begin_epoch, skip_restored
 from scheduler.services.specs import StoredSpec
 from scheduler.store.transaction import Store, Transaction
 
 __all__ = [
+    "Cancelled",
     "Client",
     "DeployPlan",
     "DeployResult",
@@ -39,6 +43,9 @@ __all__ = [
     "operating_system_user",
     "plan_of_new",
 ]
+
+
+_BATCH = 500
 
 
 def operating_system_user() -> str:
@@ -295,6 +302,41 @@ class Client:
         return self._store.run(
             operate.set_active, key, False, self._planning, by=self._by, expected_revision=expected_revision
         )
+
+    def skip_next(self, key: TriggerKey) -> Micros | None:
+        """The trigger's first slot after now will be skipped; returns it, None where nothing is to come."""
+        return self._store.run(operate.skip_next, key)
+
+    def snooze(self, key: TriggerKey, until: Micros) -> None:
+        """The trigger owes nothing until an instant, and goes on by itself. Raises `NotFound`, `Conflict`, `SpecError`."""
+        self._store.run(operate.snooze, key, until, self._planning, by=self._by)
+
+    def cancel_run(self, name: str) -> Cancelled:
+        """Ends a queued run now, and one under way as soon as its code has ended. Raises `NotFound`, `Conflict`."""
+        return self._store.run(cancel_run, name, by=self._by)
+
+    def retry_run(self, name: str) -> None:
+        """Queues a run that ended without success for one more attempt. Raises `NotFound`, `Conflict`."""
+        self._store.run(retry_run, name)
+
+    def run_output(self, name: str) -> list[dict[str, Any]]:
+        """What each recorded attempt of a run printed, first to last. Raises `NotFound`."""
+        with self._store.read() as tx:
+            return query.run_output(tx, name)
+
+    def restored(self, *, catch_up: bool) -> int:
+        """After a restore from a backup: begins a new epoch and returns its number.
+
+        With `catch_up` what the backup owed is caught up under each trigger's policy and its open runs are executed again;
+        otherwise due slots are skipped as `restored` and open runs are aborted.
+        """
+        epoch = self._store.run(begin_epoch)
+        if not catch_up:
+            while self._store.run(abort_restored, _BATCH) >= _BATCH:
+                pass
+            while self._store.run(skip_restored, self._planning, _BATCH):
+                pass
+        return epoch
 
     def fire(self, key: TriggerKey, *, inputs: Mapping[str, Any] | None = None, request_key: str | None = None) -> str:
         """Queues a run of the trigger's task now and returns its name; the same `request_key`, the same run."""

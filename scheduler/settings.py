@@ -167,7 +167,6 @@ class Settings(Section):
 # Keys of the final schema whose function is not there yet; `*` stands for every name. Remove a line with its lack.
 _NOT_YET: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("retention",), "history is kept for ever"),
-    (("executors", "*", "rate_limit"), "starts are not limited by rate"),
     (("web", "host"), "there is no HTTP server yet"),
     (("web", "port"), "there is no HTTP server yet"),
     (("web", "flyte"), "there is no HTTP server yet"),

@@ -12,15 +12,7 @@ from dataclasses import dataclass, field
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange, merge_ranges
-
-
-@dataclass(frozen=True, slots=True)
-class Fire:
-    """A slot that gets a run. `turn` is 0 on time, else the place in the round-robin over late triggers, from 1."""
-
-    slot: Micros
-    turn: int = 0
-    covers: tuple[Micros, Micros] | None = None
+from scheduler.domain.overlap import Fire, admit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +62,15 @@ def plan_fires(
     misfire_grace: Micros,
     *,
     fires: int = 0,
+    open_runs: int = 0,
+    skip_next: Micros | None = None,
     decided: Callable[[Micros], bool] | None = None,
 ) -> Plan:
     """Decides all slots after `position` that are due at `now`.
 
-    `fires` is how many scheduled runs the trigger has had (for `max_fires`); `decided` tells which slots have an entry in
-    the ledger already, which they keep: it matters only after the clock was set back.
+    `fires` is how many scheduled runs the trigger has had (for `max_fires`), `open_runs` how many of them are open (for
+    `overlap`), `skip_next` the slot that somebody asked to leave out. `decided` tells which slots have an entry in the
+    ledger already, which they keep: it matters only after the clock was set back.
     """
     newest = job.last_due(now)
     if newest is None or newest <= position:
@@ -83,7 +78,7 @@ def plan_fires(
     decision = _decide(job, position, newest, now, misfire_grace)
     if decided is not None:
         decision = _without(job, decision, decided)
-    kept = sorted(decision.kept, key=lambda fire: fire.slot)
+    kept = _admitted(decision, job, open_runs, skip_next)
     if job.max_fires is not None and fires + len(kept) >= job.max_fires:
         # The last fire ends the schedule: what would have come after it is not owed.
         kept = kept[: max(0, job.max_fires - fires)]
@@ -101,6 +96,9 @@ def settle(
     now: Micros,
     misfire_grace: Micros,
     reason: Reason,
+    *,
+    open_runs: int = 0,
+    skip_next: Micros | None = None,
     decided: Callable[[Micros], bool] | None = None,
 ) -> Plan:
     """Ends an old plan at `now`, because its schedule changed or the trigger stopped being active.
@@ -127,12 +125,13 @@ def settle(
         kept_after = max(late_until, planned - SECOND)
         fires = [Fire(slot) for slot in job.between(kept_after, newest)]
         skips.extend(job.blacked_out(kept_after, newest))
+    decision = _Decision(fires, skips)
     if decided is not None and job is not None:
-        clean = _without(job, _Decision(fires, skips), decided)
-        fires, skips = clean.kept, _ordered(clean, clean.kept)
+        decision = _without(job, decision, decided)
     elif decided is not None and decided(planned):
-        fires, skips = [], []
-    return Plan(tuple(fires), tuple(skips), newest, None, None)
+        decision = _Decision()
+    kept = _admitted(decision, job, open_runs, skip_next)
+    return Plan(tuple(kept), tuple(_ordered(decision, kept)), newest, None, None)
 
 
 def _decide(job: Job, position: Micros, newest: Micros, now: Micros, misfire_grace: Micros) -> _Decision:
@@ -187,6 +186,14 @@ def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -
             else:
                 clean.skipped.append(SkippedRange(slot, slot, 1, item.reason))
     return clean
+
+
+def _admitted(decision: _Decision, job: Job | None, open_runs: int, skip_next: Micros | None) -> list[Fire]:
+    """The fires of a decision that nothing holds back, oldest first; the others join its skipped ones."""
+    overlap = "allow_all" if job is None else job.overlap
+    kept, refused = admit(decision.kept, overlap, open_runs, skip_next)
+    decision.skipped.extend(SkippedRange(fire.slot, fire.slot, 1, reason) for fire, reason in refused)
+    return kept
 
 
 def _ordered(decision: _Decision, kept: list[Fire]) -> list[SkippedRange]:

@@ -1,12 +1,12 @@
-"""Taking runs, executing them, recording how they ended: the worker's places and who sits in them."""
+"""Taking runs and executing them: who sits in this worker's places, and who is asked to leave one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
@@ -14,9 +14,11 @@ from scheduler.domain.instants import SECOND
 from scheduler.domain.task import TaskSpec
 from scheduler.loop.beats import Beats
 from scheduler.loop.doorbell import Doorbell
+from scheduler.loop.finishing import Finishing
 from scheduler.loop.performing import Performer
+from scheduler.loop.places import Places, Rate
 from scheduler.loop.transactions import Transactions
-from scheduler.services.finish import Ended, finish_runs
+from scheduler.services.finish import Ended
 from scheduler.services.fire import Fired
 from scheduler.services.recover import hand_back
 from scheduler.services.take import Execution, describe_runs, next_ready_at, take_runs
@@ -28,6 +30,9 @@ log = structlog.get_logger("scheduler.dispatching")
 _PASS_SECONDS = 1.0
 _LATE_SHARE = 10
 _SPECS_KEPT = 1000
+# Code that goes on after it was asked to end is asked again this often.
+_ASK_AGAIN_SECONDS = 10.0
+_TIMES_ASKED = 3
 
 
 class Dispatching:
@@ -38,36 +43,41 @@ class Dispatching:
         transactions: Transactions,
         beats: Beats,
         performer: Performer,
+        finishing: Finishing,
         *,
-        worker: str,
         places: int,
         late_per_pass: int,
         limits: Mapping[str, int],
+        rates: Mapping[str, Rate],
     ) -> None:
         self._transactions = transactions
         self._beats = beats
         self._performer = performer
-        self._worker = worker
-        self._places = places
+        self._finishing = finishing
+        self._places = Places(
+            places,
+            performer.executors,
+            limits=limits,
+            rates=rates,
+            clock=lambda: asyncio.get_running_loop().time(),
+        )
         self._late_per_pass = late_per_pass
-        self._limits = limits
         self._specs: OrderedDict[str, TaskSpec] = OrderedDict()
         self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._executions: dict[tuple[str, int], Execution] = {}
-        self._by_executor: Counter[str] = Counter()
-        self._ended: list[Ended] = []
+        self._cancelled: dict[tuple[str, int], str] = {}
+        # Attempts whose outcome is told and whose code still runs, in a thread that cannot be stopped.
+        self._over: set[tuple[str, int]] = set()
         self._taking = 0
+        self._turns_after = 0
         self._late_waiting = False
         self._backlog = True
         self._on_time_streak = 0
         self._late_passed = -math.inf
         self._late_left = late_per_pass
-        self._closed = False
         self.incarnation = ""
         self.bell = Doorbell()
-        self.finish_bell = Doorbell()
-        self.refused = 0
-        self.on_finished: Callable[[Ended], None] | None = None
+        finishing.on_retry = self.bell.ring
 
     # --- room --------------------------------------------------------------------------------------------------------
 
@@ -76,22 +86,12 @@ class Dispatching:
         """How many executions hold a place."""
         return len(self._running)
 
-    def _free(self) -> int:
-        return 0 if self._closed else max(0, self._places - len(self._running))
-
-    def _room(self) -> dict[str, int]:
-        free = self._free()
-        return {
-            name: min(free, self._limits.get(name, self._places) - self._by_executor[name])
-            for name in self._performer.executors
-        }
-
     def room_on_time(self) -> tuple[int, dict[str, int]]:
         """How many on-time runs may be taken as they fire, and of which executors; none while older ones wait."""
-        free = self._free()
+        free = self._places.free()
         if self._backlog or free == 0:
             return 0, {}
-        return free - self._reserved(free), self._room()
+        return free - self._reserved(free), self._places.room()
 
     def _reserved(self, free: int) -> int:
         # While late runs wait, every tenth start is theirs.
@@ -116,7 +116,7 @@ class Dispatching:
 
     async def run_once(self) -> None:
         """Fills the free places with queued runs, then arms the alarm for the next run that may start."""
-        free = self._free()
+        free = self._places.free()
         if free == 0:
             return
         loop = asyncio.get_running_loop()
@@ -124,12 +124,13 @@ class Dispatching:
             self._late_left = self._late_per_pass
         reserved = self._reserved(free)
         with self.taking():
-            on_time, late = await self._transactions.run(
+            on_time, late, self._turns_after = await self._transactions.run(
                 take_runs,
                 self.incarnation,
-                self._room(),
+                self._places.room(),
                 on_time=free - reserved,
                 late=min(self._late_left, free),
+                after=self._turns_after,
             )
             await self._start_all(on_time + late)
         self._backlog = len(on_time) >= free - reserved
@@ -152,14 +153,19 @@ class Dispatching:
             self.bell.ring()
 
     async def _arm(self) -> None:
-        if self._free() == 0:
+        if self._places.free() == 0:
             return  # The next run that ends rings.
-        # An executor without room is rung for when one of its runs ends.
-        with_room = sorted(name for name, places in self._room().items() if places > 0)
+        # An executor without room is rung for when one of its runs ends, or when its rate allows another start.
+        with_room = sorted(name for name, places in self._places.room().items() if places > 0)
         delay = await self._transactions.run(_until_ready, with_room)
         if delay == 0 and self._late_waiting and self._late_left <= 0:
             wait = self._late_passed + _PASS_SECONDS - asyncio.get_running_loop().time()
             delay = max(0, int(wait * SECOND))
+        refill = self._places.seconds_to_refill()
+        if refill is not None:
+            delay = min(int(refill * SECOND), delay if delay is not None else int(refill * SECOND))
+        if self._turns_after:
+            delay = 0  # More tasks have runs that wait for a turn than were looked at.
         self._beats.alarm("ready", delay, self.bell.ring)
 
     async def _start_all(self, taken: Sequence[TakenRun]) -> None:
@@ -182,7 +188,7 @@ class Dispatching:
         task = asyncio.create_task(self._occupy(execution), name=execution.run.name)
         self._running[key] = task
         self._executions[key] = execution
-        self._by_executor[execution.run.executor] += 1
+        self._places.occupy(execution.run.executor)
         task.add_done_callback(lambda _: self._left(key, execution))
 
     async def _occupy(self, execution: Execution) -> None:
@@ -191,50 +197,46 @@ class Dispatching:
         earlier = [task for (name, fence), task in self._running.items() if name == run.name and fence != run.fence]
         if earlier:  # An abandoned attempt of the same run: its code must have ended first.
             await asyncio.wait(earlier)
-        await self._performer.perform(execution, self._report_end)
+        key = (run.name, run.fence)
 
-    def _report_end(self, ended: Ended) -> None:
-        self._ended.append(ended)
-        self.finish_bell.ring()
+        def report(ended: Ended) -> None:
+            self._over.add(key)
+            self._finishing.report(ended)
+
+        await self._performer.perform(execution, report, lambda: self._cancelled.get(key))
 
     def _left(self, key: tuple[str, int], execution: Execution) -> None:
         del self._running[key], self._executions[key]
-        self._by_executor[execution.run.executor] -= 1
+        self._cancelled.pop(key, None)
+        self._over.discard(key)
+        self._places.leave(execution.run.executor)
         self.bell.ring()
 
-    # --- finishing ---------------------------------------------------------------------------------------------------
+    # --- cancelling --------------------------------------------------------------------------------------------------
 
-    async def finish_forever(self) -> None:
-        """Records ended attempts in batches: all that end while one batch is written go into the next."""
-        while True:
-            await self.finish_bell.wait()
-            await self.flush()
+    async def obey_intents(self) -> None:
+        """Ends the code of runs that somebody cancelled, and asks again where it goes on all the same."""
+        if not self._executions:
+            return
+        intended = await self._transactions.run(_intended, self.incarnation)
+        for key, why in intended.items():
+            if key in self._running and key not in self._cancelled:
+                self._cancelled[key] = why
+                log.info("cancelling", run=key[0], why=why)
+                self._ask_to_end(key)
 
-    async def flush(self) -> None:
-        """Records every attempt that has ended so far."""
-        while self._ended:
-            batch, self._ended = self._ended, []
-            try:
-                finished = await self._transactions.run(finish_runs, batch, self._worker)
-            except BaseException:
-                self._ended = batch + self._ended
-                raise
-            self.refused += len(finished.refused)
-            for name in finished.refused:
-                log.warning("a late result does not count: the run was taken again", run=name)
-            for item in batch:
-                if finished.counts(item):
-                    _report(item, item.execution.run.name in finished.retried)
-                    if self.on_finished is not None:
-                        self.on_finished(item)
-            if finished.retried:
-                self.bell.ring()
+    def _ask_to_end(self, key: tuple[str, int]) -> None:
+        task = self._running.get(key)
+        if task is None or key not in self._cancelled:
+            return
+        task.cancel()
+        asyncio.get_running_loop().call_later(_ASK_AGAIN_SECONDS, self._ask_to_end, key)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Takes nothing from now on."""
-        self._closed = True
+        self._places.close()
 
     async def wait_until_idle(self, seconds: float) -> bool:
         """Waits for running work; False where some is left after `seconds`."""
@@ -243,27 +245,43 @@ class Dispatching:
         return not self._running
 
     async def stop_executions(self) -> list[tuple[str, int]]:
-        """Ends the code of every execution, waits until it has ended, and returns the runs that got no outcome."""
+        """Ends the code of every execution, waits until it has ended, and returns the runs that got no outcome.
+
+        Code that ends neither when asked nor when asked again is left behind, and its run with this worker's lease.
+        """
         stopped = dict(self._running)
-        for task in stopped.values():
-            task.cancel()
-        if stopped:
-            await asyncio.wait(list(stopped.values()))
+        left = set(stopped.values())
+        for _ in range(_TIMES_ASKED):
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = await asyncio.wait(left, timeout=_ASK_AGAIN_SECONDS)
+        if left:
+            log.warning("code goes on although it was asked to end", runs=len(left))
         return [key for key, task in stopped.items() if task.cancelled()]
 
     async def reconcile(self) -> None:
-        """Hands back runs that are ours in the database and in no place here: a commit's answer was lost on the way."""
-        if self._taking or self._ended:
+        """Makes what is executed here and what is ours in the database the same again.
+
+        Runs that are ours and in no place here are handed back: a commit's answer was lost on the way. Executions that are
+        not ours any more end: somebody took the run while this worker was cut off.
+        """
+        if self._taking or self._finishing.pending:
             return
         before = set(self._executions)
         held = await self._transactions.run(_held, self.incarnation)
-        if self._taking or self._ended:
+        if self._taking or self._finishing.pending:
             return
-        stray = [(name, fence) for name, fence in held.items() if (name, fence) not in before | set(self._executions)]
+        stray = [key for key in held.items() if key not in before | self._executions.keys()]
         if stray:
             log.warning("runs held without being executed are handed back", count=len(stray))
             await self._transactions.run(hand_back, self.incarnation, stray)
             self.bell.ring()
+        for key in before - held.items():
+            task = self._running.get(key)
+            if task is not None and key not in self._over:
+                log.warning("a run is executed elsewhere: it ends here", run=key[0])
+                task.cancel()
 
 
 def _until_ready(tx: Transaction, executors: list[str]) -> int | None:
@@ -275,12 +293,5 @@ def _held(tx: Transaction, owner: str) -> dict[str, int]:
     return tx.runs.still_held(owner)
 
 
-def _report(item: Ended, again: bool) -> None:
-    run = item.execution.run
-    detail = {"error": item.error.splitlines()[-1]} if item.error else {}
-    if again:
-        log.warning("failed, will be retried", run=run.name, attempt=run.attempt, phase=str(item.phase), **detail)
-    elif item.error:
-        log.error("finished", run=run.name, phase=str(item.phase), **detail)
-    else:
-        log.info("finished", run=run.name, phase=str(item.phase))
+def _intended(tx: Transaction, owner: str) -> dict[tuple[str, int], str]:
+    return tx.runs.intended(owner)

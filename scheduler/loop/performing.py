@@ -41,15 +41,27 @@ class Performer:
         self._hidden_env = hidden_env
         self.abandoned = 0
 
-    async def perform(self, execution: Execution, report: Callable[[Ended], None]) -> None:
+    async def perform(
+        self,
+        execution: Execution,
+        report: Callable[[Ended], None],
+        cancelled: Callable[[], str | None] = lambda: None,
+    ) -> None:
         """Executes the attempt, reports its outcome, and returns once its code has ended.
 
-        Cancelled, it reports nothing: only whoever cancelled it knows what that means for the run.
+        Where the task that awaits this is cancelled, `cancelled` says why the run is: it ends ABORTED. Without a reason
+        nothing is reported, for then the worker leaves and somebody else performs the attempt.
         """
         context: RunContext | None = None
         try:
             context = self._context(execution)
             ended = await self._outcome(execution, context)
+        except asyncio.CancelledError:
+            why = cancelled()
+            if why is None:
+                raise
+            output = (context.output.text() or None) if context is not None else None
+            ended = Ended(execution, Phase.ABORTED, error=why, output=output, retryable=False, known=False)
         except Exception as error:
             ended = _ended(execution, as_failure(error), context)
         report(ended)
@@ -74,7 +86,7 @@ class Performer:
     def _timed_out(self, execution: Execution, context: RunContext) -> Ended:
         deadline = execution.run.deadline_at
         over = deadline is not None and self._clock.now() >= deadline
-        limit = execution.spec.deadline if over else execution.spec.timeout
+        limit = execution.spec.deadline if over else execution.timeout
         what = "deadline" if over else "timeout"
         seconds = limit.total_seconds() if limit is not None else 0
         return Ended(
@@ -88,8 +100,8 @@ class Performer:
 
     def _seconds_left(self, execution: Execution) -> float | None:
         limits: list[Micros] = []
-        if execution.spec.timeout is not None:
-            limits.append(to_micros(execution.spec.timeout))
+        if execution.timeout is not None:
+            limits.append(to_micros(execution.timeout))
         if execution.run.deadline_at is not None:
             limits.append(max(0, execution.run.deadline_at - self._clock.now()))
         return min(limits) / SECOND if limits else None

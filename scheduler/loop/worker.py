@@ -21,19 +21,20 @@ from scheduler.domain.instants import Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats, seconds
 from scheduler.loop.dispatching import Dispatching
+from scheduler.loop.doorbell import Doorbell
+from scheduler.loop.finishing import Finishing
 from scheduler.loop.firing import Firing
 from scheduler.loop.heartbeat import Heartbeat
 from scheduler.loop.performing import Performer, Prepare
+from scheduler.loop.places import Rate
+from scheduler.loop.recovering import Recovering
 from scheduler.loop.transactions import Transactions
 from scheduler.services.plan import Planning
-from scheduler.services.recover import Recovered, hand_back, recover_runs
+from scheduler.services.recover import hand_back
 from scheduler.store.notifications import Listener
 from scheduler.store.transaction import Store, Transaction
 
 log = structlog.get_logger("scheduler.worker")
-
-_RECOVER_BATCH = 500
-_FORGET_DEAD_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Worker:
         *,
         prepare: Prepare,
         limits: Mapping[str, int] | None = None,
+        rates: Mapping[str, Rate] | None = None,
         clock: Clock | None = None,
         on_ready: Callable[[], None] | None = None,
         http_session: Callable[[], Any] | None = None,
@@ -96,14 +98,16 @@ class Worker:
         self.performer = Performer(
             executors, self._clock, prepare, http_session=http_session, secrets=secrets, hidden_env=hidden_env
         )
+        self.finishing = Finishing(self.transactions, options.planning, worker=self._name)
         self.dispatching = Dispatching(
             self.transactions,
             self.beats,
             self.performer,
-            worker=self._name,
+            self.finishing,
             places=options.max_concurrent_runs,
             late_per_pass=options.max_catchup_runs_per_loop,
             limits=limits or {},
+            rates=rates or {},
         )
         self.firing = Firing(
             self.transactions, self.beats, self.dispatching, options.planning, fire_batch=options.fire_batch
@@ -111,7 +115,16 @@ class Worker:
         self.heartbeat = Heartbeat(
             self.transactions, self._lease, self._clock, on_dead=self._begin_anew, on_jump=self._clock_jumped
         )
-        self._recover_bell = asyncio.Event()
+        self.recovering = Recovering(
+            self.transactions,
+            self.beats,
+            self.heartbeat,
+            self.dispatching,
+            options.planning,
+            lease=self._lease,
+            max_lost=options.max_lost,
+        )
+        self._intents_bell = Doorbell()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -159,7 +172,7 @@ class Worker:
         listener = Listener(self._store, partial(_call_soon, loop, self._noticed))
         third = self._lease / 3_000_000
         self.beats.every("sync", seconds(self._options.resync_interval), self._noticed)
-        self.beats.every("recover", third, self._recover_bell.set)
+        self.beats.every("recover", third, self.recovering.bell.ring)
         self.beats.start()
         listener.start()
         self._tasks = [
@@ -167,8 +180,9 @@ class Worker:
             self._spawn("clock guard", self.heartbeat.guard_forever()),
             self._spawn("firing", self.firing.run_forever()),
             self._spawn("dispatching", self.dispatching.run_forever()),
-            self._spawn("finishing", self.dispatching.finish_forever()),
-            self._spawn("recovering", self._recover_forever()),
+            self._spawn("finishing", self.finishing.run_forever()),
+            self._spawn("recovering", self.recovering.run_forever()),
+            self._spawn("cancelling", self._answer(self._intents_bell, self.dispatching.obey_intents)),
         ]
         # A fire notices by itself a plan made with other zone data; this finds those that are not due for long.
         self._walk = self._spawn("zones", self.firing.walk_zones(self._options.zones))
@@ -207,7 +221,7 @@ class Worker:
         results = await asyncio.gather(*self._tasks, *walk, return_exceptions=True)
         self.transactions.give_up()
         with contextlib.suppress(StoreUnavailable):
-            await self.dispatching.flush()
+            await self.finishing.flush()
             if cut_short:
                 count = await self.transactions.run(hand_back, self.heartbeat.incarnation, cut_short)
                 log.info("handed back what had not finished", runs=count)
@@ -239,7 +253,7 @@ class Worker:
         # Others may have taken our runs already: first end what runs here, then come back as somebody new. What they
         # produced so far is still offered; it counts wherever nobody took the run since.
         await self.dispatching.stop_executions()
-        self.dispatching.finish_bell.ring()
+        self.finishing.bell.ring()
         await self._register()
         self._noticed()
 
@@ -251,32 +265,12 @@ class Worker:
     def _noticed(self) -> None:
         self.firing.look_around()
         self.dispatching.bell.ring()
+        self._intents_bell.ring()
 
-    async def _recover_forever(self) -> None:
+    async def _answer(self, bell: Doorbell, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._recover_bell.wait()
-            self._recover_bell.clear()
-            await self.recover_once()
-
-    async def recover_once(self) -> None:
-        """Takes runs back from workers that are gone, and looks after what this worker itself holds."""
-        recovered = Recovered(requeued=("",))
-        while recovered.more:
-            recovered = await self.transactions.run(
-                recover_runs,
-                self.heartbeat.incarnation,
-                lease=self._lease,
-                max_lost=self._options.max_lost,
-                limit=_RECOVER_BATCH,
-                judge=self.heartbeat.may_judge,
-            )
-            for name in recovered.workers:
-                log.warning("a worker is gone: its lease is over", worker=name)
-            if recovered.more:
-                log.warning("runs taken back", requeued=len(recovered.requeued), failed=len(recovered.failed))
-                self.dispatching.bell.ring()
-        await self.transactions.run(_forget_dead, to_micros(_FORGET_DEAD_AFTER))
-        await self.dispatching.reconcile()
+            await bell.wait()
+            await work()
 
     # --- small helpers -----------------------------------------------------------------------------------------------
 
@@ -318,7 +312,3 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 def _retire(tx: Transaction, incarnation: str) -> None:
     tx.workers.retire(incarnation)
     tx.notify()
-
-
-def _forget_dead(tx: Transaction, after: Micros) -> int:
-    return tx.workers.forget_dead(tx.now() - after)

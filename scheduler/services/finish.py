@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from scheduler.domain.instants import Micros
-from scheduler.domain.run import Phase
+from scheduler.domain.run import Kind, Phase
+from scheduler.services.pause import lock_pausing, pause_failing
+from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
 from scheduler.store.runs import FinishedAttempt
 from scheduler.store.transaction import Transaction
@@ -41,23 +43,39 @@ class Finished:
     refused: tuple[str, ...]
     retried: tuple[str, ...]
     fences: frozenset[tuple[str, int]]
+    paused: tuple[str, ...] = ()
+    """Triggers that were deactivated because their runs kept failing."""
 
     def counts(self, item: Ended) -> bool:
         """Whether this end is what was recorded: a batch may hold another one of the same run."""
         return (item.execution.run.name, item.execution.run.fence) in self.fences
 
 
-def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str) -> Finished:
-    """Records the outcomes in one statement; results whose run somebody took since are dropped and named."""
+def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str, planning: Planning | None = None) -> Finished:
+    """Records the outcomes in one statement; results whose run somebody took since are dropped and named.
+
+    A trigger whose runs have failed as often in a row as its `pause_on_failure` allows is deactivated.
+    """
     now = tx.now()
     rows = [_attempt(item, now) for item in ended]
+    # Before any run is touched: locks are taken in one order everywhere, tasks and triggers first.
+    failed = {item.execution.run.trigger_id for item, row in zip(ended, rows, strict=True) if _failed(item, row)}
+    pausing = lock_pausing(tx, failed)
     counted = tx.runs.finish(rows, worker, now)
+    if any(item.execution.run.gated for item in ended):
+        tx.notify()  # Somebody's turn may have come, and this worker may have no place for it.
     return Finished(
         counted=frozenset(name for name, _ in counted),
         refused=tuple(row.name for row in rows if (row.name, row.fence) not in counted),
         retried=tuple(row.name for row in rows if row.phase == Phase.QUEUED and (row.name, row.fence) in counted),
         fences=frozenset(counted),
+        paused=pause_failing(tx, pausing, planning or Planning()),
     )
+
+
+def _failed(item: Ended, row: FinishedAttempt) -> bool:
+    failed = row.phase in (Phase.FAILED.value, Phase.TIMED_OUT.value)
+    return failed and item.execution.run.kind == Kind.SCHEDULED.value
 
 
 def next_attempt_at(item: Ended, now: Micros) -> Micros | None:
@@ -76,9 +94,10 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
     return FinishedAttempt(
         name=run.name,
         fence=run.fence,
+        owner=run.owner,
         phase=(Phase.QUEUED if again is not None else item.phase).value,
         not_before=again,
-        known_end=again is not None and item.known and item.phase is Phase.FAILED,
+        known_end=item.known and item.phase is Phase.FAILED,
         error=_storable(item.error),
         outputs=None
         if item.outputs is None

@@ -18,6 +18,7 @@ from scheduler.services.plan import (
     decide,
     entries_before,
     insert_runs,
+    open_runs_of,
     plan_anew,
     position_of,
     set_aside,
@@ -71,15 +72,19 @@ def fire_due(
     if not dues:
         return Fired()
     rows = tx.triggers.load(due.trigger_id for due in dues)
+    open_runs = open_runs_of(tx, rows.values())
     # Read after the locks are held: a slot is decided by the instant at which it is decided.
     now = tx.now()
     batch, changed = Batch(), []
     for due in dues:
         row = rows.get(due.trigger_id)
-        if row is not None and not _decide_one(tx, due, row, planning, now, batch, max_runs):
+        open_now = open_runs.get(due.trigger_id, 0)
+        if row is not None and not _decide_one(tx, due, row, planning, now, batch, max_runs, open_now):
             changed.append(due)
     plan_anew(tx, changed, rows, planning, batch)
-    new = _with_owner(batch.runs, rows, owner, dict(room or {}), places)
+    # What its row was copied from is being written anew: such a trigger's runs are taken by what stands there then.
+    queued = {due.trigger_id for due in changed}
+    new = _with_owner(batch.runs, rows, open_runs, queued, owner, dict(room or {}), places)
     write_changes(tx, batch)
     inserted = insert_runs(tx, new)
     if any(run.owner is None for run in new):
@@ -113,7 +118,14 @@ def due_triggers(tx: Transaction, limit: int) -> list[int]:
 
 
 def _decide_one(
-    tx: Transaction, due: DueRow, row: Row, planning: Planning, now: Micros, batch: Batch, max_runs: int | None
+    tx: Transaction,
+    due: DueRow,
+    row: Row,
+    planning: Planning,
+    now: Micros,
+    batch: Batch,
+    max_runs: int | None,
+    open_runs: int,
 ) -> bool:
     """True if the trigger was decided (or set aside); False where its schedule is another than the planned one."""
     if not is_live(row, now) or row["spec_digest"] is None or row["planned_from"] != row["plan_source"]:
@@ -129,26 +141,47 @@ def _decide_one(
         job = replace(job, catchup=replace(job.catchup, max_runs=max_runs))
     position = position_of(due, now)
     decided = entries_before(tx, due, position)
-    plan = plan_fires(job, position, now, planning.misfire_grace, fires=due.fires, decided=decided)
+    plan = plan_fires(
+        job,
+        position,
+        now,
+        planning.misfire_grace,
+        fires=due.fires,
+        open_runs=open_runs,
+        skip_next=row["skip_next_at"],
+        decided=decided,
+    )
     if plan.position == position:
         plan = replace(plan, position=due.last_slot)  # Not due after all: another clock reading claimed it.
-    decide(batch, due, row, job, plan, now)
+    decide(batch, due, row, job, plan, now, open_runs=open_runs)
     return True
 
 
 def _with_owner(
-    runs: list[NewRun], rows: Mapping[int, Row], owner: str | None, room: dict[str, int], places: int
+    runs: list[NewRun],
+    rows: Mapping[int, Row],
+    open_runs: Mapping[int, int],
+    queued: set[int],
+    owner: str | None,
+    room: dict[str, int],
+    places: int,
 ) -> list[NewRun]:
     """Gives on-time runs to `owner` while there is room; late ones always queue, for their round-robin."""
     if owner is None:
         return runs
     result = []
     for run in runs:
-        executor = rows[run.trigger_id]["executor"]
-        if places > 0 and run.priority == 0 and not rows[run.trigger_id]["gated"] and room.get(executor, 0) > 0:
+        row = rows[run.trigger_id]
+        executor = row["executor"]
+        # Where nothing else of a serial trigger is open its one run may start at once: the trigger's lock is held.
+        serial = row["overlap"] != "allow_all"
+        waits = row["gated"] or run.trigger_id in queued or (serial and open_runs.get(run.trigger_id, 0) > 0)
+        if places > 0 and run.priority == 0 and not waits and room.get(executor, 0) > 0:
             places -= 1
             room[executor] -= 1
             result.append(run._replace(owner=owner))
         else:
             result.append(run)
+        if serial:
+            queued.add(run.trigger_id)
     return result

@@ -29,6 +29,12 @@ def is_live(row: Row, now: Micros) -> bool:
     return bool(row["active"]) and row["deleted_at"] is None and not snoozed
 
 
+def wakes_at(row: Row, now: Micros) -> Micros | None:
+    """When a snoozed trigger owes slots again; None for one that is not snoozed, or not to wake by itself."""
+    snoozed = row["snoozed_until"] is not None and row["snoozed_until"] > now
+    return row["snoozed_until"] if snoozed and row["active"] and row["deleted_at"] is None else None
+
+
 def automation_of(row: Row) -> Automation | None:
     """The trigger's automation; raises `SpecError` for what no deploy would have let through."""
     text = row["automation"]

@@ -1,4 +1,4 @@
-"""What an operator does to one trigger: activate, deactivate, fire by hand."""
+"""What an operator does to one trigger: activate, deactivate, snooze, skip its next slot, fire by hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from scheduler.domain.identity import manual_run_name
+from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import check_json
-from scheduler.errors import Conflict, NotFound, RevisionConflict
-from scheduler.services.jobs import jobs_of
-from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
+from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
+from scheduler.services.jobs import is_live, job_of, wakes_at
+from scheduler.services.plan import Planning
+from scheduler.services.switch import switch_triggers
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 
@@ -45,42 +47,47 @@ def set_active(
     """
     tx.tasks.lock(key.project, key.domain, key.task)
     trigger_id = _find(tx, key)["id"]
-    due = tx.triggers.lock_due([trigger_id])
+    tx.triggers.lock_due([trigger_id])
     row = tx.triggers.load([trigger_id])[trigger_id]
     if expected_revision is not None and row["revision"] != expected_revision:
         raise RevisionConflict(str(key), expected_revision, row["revision"])
     if bool(row["active"]) == active and row["snoozed_until"] is None:
         return False
-    now = tx.now()
-    changed = {
-        "id": trigger_id,
-        "active": active,
-        "snoozed_until": None,
-        "revision": row["revision"] + 1,
-        "updated_at": now,
-        "updated_by": by,
-    }
-    tx.triggers.update([changed])
-    tx.triggers.append_revisions(
-        [
-            {
-                "trigger_id": trigger_id,
-                "revision": row["revision"] + 1,
-                "action": "ACTIVATE" if active else "DEACTIVATE",
-                "at": now,
-                "by": by,
-                "version": row["version"],
-                "active": active,
-                "spec": row["deployed"] or "{}",
-            }
-        ]
-    )
-    batch = Batch()
-    plan_anew(tx, due.values(), tx.triggers.load([trigger_id]), planning, batch, old_jobs=jobs_of([row]))
-    write_plans(tx, batch)
-    tx.tasks.refresh_summary([row["task_id"]])
-    tx.notify()
+    switch_triggers(tx, [trigger_id], active, planning, by=by)
     return True
+
+
+def skip_next(tx: Transaction, key: TriggerKey) -> Micros | None:
+    """The first slot after now will be skipped; returns it, or None where nothing is to come. Raises `NotFound`.
+
+    Asked twice before that slot, it is the same slot.
+    """
+    trigger_id = _find(tx, key)["id"]
+    tx.triggers.lock_due([trigger_id])
+    row = tx.triggers.load([trigger_id])[trigger_id]
+    now = tx.now()
+    if not is_live(row, now) and wakes_at(row, now) is None:
+        return None
+    slot = job_of(row).next_free(max(now, row["activated_at"] or now))
+    if slot is not None:
+        tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])
+    return slot
+
+
+def snooze(tx: Transaction, key: TriggerKey, until: Micros, planning: Planning, *, by: str) -> None:
+    """A trigger owes nothing until an instant, and then goes on by itself: its next slot is strictly after it.
+
+    Raises `NotFound`, `Conflict` for an inactive trigger and `SpecError` for an instant that is past.
+    """
+    tx.tasks.lock(key.project, key.domain, key.task)
+    row = _find(tx, key)
+    tx.triggers.lock_due([row["id"]])
+    if not row["active"]:
+        raise Conflict(f"trigger {str(key)!r} is inactive already: activate it to end that, or leave it so")
+    if until <= tx.now():
+        raise SpecError("until", f"{to_rfc3339(until)} is past: a snooze ends in the future")
+    note = f"snoozed until {to_rfc3339(until)}"
+    switch_triggers(tx, [row["id"]], True, planning, by=by, notes={row["id"]: note}, snoozed_until=until)
 
 
 def fire_by_hand(
@@ -110,7 +117,7 @@ def fire_by_hand(
             "inputs": json.dumps(json.loads(row["inputs"]) | overrides, separators=(",", ":"), ensure_ascii=False),
             "kickoff_arg": row["kickoff_arg"],
             "executor": row["executor"],
-            "gated": False,
+            "gated": row["gated"],
             "deadline_at": None if row["deadline"] is None else now + row["deadline"],
             "phase": Phase.QUEUED.value,
             "priority": 0,

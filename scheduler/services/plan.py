@@ -14,10 +14,11 @@ from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
-from scheduler.domain.planning import Fire, Plan, first_plan, settle
+from scheduler.domain.overlap import Fire
+from scheduler.domain.planning import Plan, first_plan, settle
 from scheduler.domain.task import TaskSpec
 from scheduler.errors import Conflict, SpecError
-from scheduler.services.jobs import anchored_at, is_live, job_of
+from scheduler.services.jobs import anchored_at, is_live, job_of, wakes_at
 from scheduler.store.rows import Row
 from scheduler.store.runs import NewRun, TakenRun
 from scheduler.store.transaction import Transaction
@@ -39,6 +40,7 @@ class Pointed(NamedTuple):
     spec_digest: str
     executor: str
     deadline: Micros | None
+    gated: bool
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class Batch:
     changes: list[PlanChange] = field(default_factory=list)
     planned: list[int] = field(default_factory=list)
     silenced: list[int] = field(default_factory=list)
+    overtaken: list[int] = field(default_factory=list)
+    """Triggers whose open runs are cancelled, because a newer one is to run in their place."""
 
     def skipped_by_reason(self) -> dict[str, int]:
         """How many slots these decisions skip, by reason."""
@@ -77,15 +81,19 @@ def plan_anew(
     slot the plan owed; where nobody knows it any more, only the slot that was planned is.
     """
     pointed = _pointed_versions(tx, rows.values())
+    open_runs = open_runs_of(tx, rows.values())
     now = tx.now()
     for due in dues:
         row = rows.get(due.trigger_id)
         if row is None:
             continue  # Deleted by hand in this very moment; its due row goes with it.
         try:
-            decided = entries_before(tx, due, position_of(due, now))
-            old_job = (old_jobs or {}).get(due.trigger_id)
-            _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, old_job, decided)
+            before = _Before(
+                (old_jobs or {}).get(due.trigger_id),
+                open_runs.get(due.trigger_id, 0),
+                entries_before(tx, due, position_of(due, now)),
+            )
+            _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, before)
         except SpecError as error:
             set_aside(due, row, error, planning, batch)
 
@@ -109,6 +117,7 @@ def decide(
     *,
     fingerprint: str | None = None,
     due_of: Callable[[Micros], Micros] | None = None,
+    open_runs: int = 0,
 ) -> None:
     """Adds a plan to the batch: runs by name, skips, and the advance by slot.
 
@@ -116,6 +125,8 @@ def decide(
     """
     for fire in plan.fires:
         batch.runs.append(_new_run(row, fire, (due_of or job.due_at)(fire.slot)))
+    if plan.fires and open_runs and row["overlap"] == "cancel_other":
+        batch.overtaken.append(due.trigger_id)
     if plan.skips:
         batch.skips[due.trigger_id] = plan.skips
         # A range is extended by the very next slot only: not over a pause, a change, or slots that had their entry.
@@ -151,6 +162,12 @@ def entries_before(tx: Transaction, due: DueRow, position: Micros) -> Callable[[
     return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
 
 
+def open_runs_of(tx: Transaction, rows: Iterable[Row]) -> dict[int, int]:
+    """How many scheduled runs are open of each trigger whose overlap asks; read while the triggers are locked."""
+    asking = [row["id"] for row in rows if row["overlap"] != "allow_all"]
+    return tx.runs.count_open_scheduled(asking) if asking else {}
+
+
 def position_of(due: DueRow, now: Micros) -> Micros:
     """The instant after which a planned trigger owes every slot: just before the planned one.
 
@@ -183,10 +200,21 @@ def write_changes(tx: Transaction, batch: Batch) -> None:
     tx.triggers.record_planning(batch.changes)
     tx.ledger.append(batch.skips, batch.positions)
     tx.triggers.advance(batch.advances)
+    if batch.overtaken:
+        tx.runs.cancel_open(batch.overtaken, tx.now(), "cancelled: its trigger fired again (overlap: cancel_other)")
+        tx.notify()
     if batch.silenced:
         tx.runs.abort_unstarted(batch.silenced, tx.now(), "its trigger was paused or deleted before it started")
     if batch.planned:
         tx.triggers.mark_planned(batch.planned)
+
+
+class _Before(NamedTuple):
+    """What there is of a trigger before it is planned anew: its old schedule, its open runs, its entries."""
+
+    job: Job | None
+    open_runs: int
+    decided: Callable[[Micros], bool] | None
 
 
 def _plan_one(
@@ -196,9 +224,9 @@ def _plan_one(
     now: Micros,
     planning: Planning,
     batch: Batch,
-    old_job: Job | None,
-    decided: Callable[[Micros], bool] | None,
+    before: _Before,
 ) -> None:
+    old_job, open_runs, decided = before
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
     position = position_of(due, now)
@@ -206,16 +234,20 @@ def _plan_one(
     owed_at = due.due_at if planned else due.next_slot
     if old_job is None or old_job.fingerprint != due.fingerprint:
         old_job = _job_or_none(row, due)
-    if not is_live(row, now):
+    wakes = wakes_at(row, now)
+    if wakes is None and not is_live(row, now):
         if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:
             reason = Reason.DELETED if row["deleted_at"] is not None else Reason.PAUSED
-            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason, decided)
+            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason, decided=decided)
             decide(batch, due, row, _NO_JOB, _kept_position(plan, due), now, fingerprint="")
             batch.changes.append(_unchanged(row)._replace(activated_at=None, error=None, error_fingerprint=None))
             batch.silenced.append(due.trigger_id)
         return
     anchor_at, interval = anchored_at(row, now)
-    activated = row["activated_at"] if row["activated_at"] is not None else now
+    # A snooze is a pause with a known end: what comes after it is planned already. One that was cut short ends now.
+    activated = row["activated_at"] if wakes is None else wakes
+    if activated is None or (wakes is None and activated > now + planning.misfire_grace):
+        activated = now
     job = job_of(row, activated_at=activated, anchor_at=anchor_at)
     if pointed is None:
         raise SpecError("version", f"task {row['task']!r} has no deployed version {row['version'] or ''}".rstrip())
@@ -229,18 +261,32 @@ def _plan_one(
         plan = Plan((), (), due.last_slot, slot, None if slot is None else job.due_at(slot))
         decide(batch, due, row, job, plan, now)
         return
-    new = first_plan(job, now)
+    new = first_plan(job, activated if wakes is not None else now)
     left = None if job.max_fires is None else max(0, job.max_fires - due.fires)
     if same_schedule and (planned or left == 0 or new.next_slot is None):
         return  # Planned already, or finished and still so.
-    reason = Reason.SCHEDULE_CHANGED
-    old = settle(old_job, due.next_slot, owed_at, position, now, planning.misfire_grace, reason, decided)
+    reason, grace = (Reason.SCHEDULE_CHANGED, planning.misfire_grace) if wakes is None else (Reason.PAUSED, 0)
+    old = settle(
+        old_job,
+        due.next_slot,
+        owed_at,
+        position,
+        now,
+        grace,
+        reason,
+        open_runs=open_runs,
+        skip_next=row["skip_next_at"],
+        decided=decided,
+    )
+    if wakes is not None:
+        batch.silenced.append(due.trigger_id)
     fires = old.fires[:left]
     if left is not None and len(fires) >= left:
         new = Plan((), (), None, None, None)  # All it may ever fire is fired.
     plan = Plan(fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
     # What the old plan still fires was due by the old schedule, whose jitter may be another.
-    decide(batch, due, row, job, plan, now, due_of=(lambda _: owed_at or now) if old_job is None else old_job.due_at)
+    due_of = (lambda _: owed_at or now) if old_job is None else old_job.due_at
+    decide(batch, due, row, job, plan, now, due_of=due_of, open_runs=open_runs)
 
 
 def _kept_position(plan: Plan, due: DueRow) -> Plan:
@@ -277,7 +323,8 @@ def _pointed_versions(tx: Transaction, rows: Iterable[Row]) -> dict[int, Pointed
 
 def pointed_at(version: str, spec: TaskSpec, digest: str) -> Pointed:
     """The columns of a trigger that repeat what its version says, so that a fire reads one table."""
-    return Pointed(version, digest, spec.executor, None if spec.deadline is None else to_micros(spec.deadline))
+    deadline = None if spec.deadline is None else to_micros(spec.deadline)
+    return Pointed(version, digest, spec.executor, deadline, spec.max_concurrent_runs is not None)
 
 
 def _unchanged(row: Row) -> PlanChange:

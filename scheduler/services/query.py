@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from scheduler.domain.instants import SECOND, Micros
-from scheduler.domain.run import Kind
+from scheduler.domain.instants import SECOND, Micros, to_rfc3339
+from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.errors import NotFound, SpecError
-from scheduler.services.jobs import is_live, job_of
+from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.services.operate import TriggerKey
 from scheduler.store.rows import Row
 from scheduler.store.run_lookups import run_filters
@@ -147,6 +147,13 @@ def show_run(tx: Transaction, name: str) -> dict[str, Any]:
     }
 
 
+def run_output(tx: Transaction, name: str) -> list[dict[str, Any]]:
+    """What each recorded attempt of a run printed: `attempt`, `phase`, `output`; raises `NotFound`."""
+    if tx.runs.find(name) is None:
+        raise NotFound("run", name)
+    return [{key: attempt[key] for key in ("attempt", "phase", "output")} for attempt in tx.runs.attempts_of(name)]
+
+
 def list_slots(tx: Transaction, key: TriggerKey, limit: int = 50) -> list[dict[str, Any]]:
     """The newest `limit` entries of a trigger's ledger, oldest first; a run outranks a range that holds its slot."""
     row = tx.triggers.find(*key)
@@ -192,7 +199,7 @@ def _trigger(row: Row, now: Micros) -> dict[str, Any]:
         "version": row["task_version"],
         "active": bool(row["active"]),
         "automation": _automation(row["automation"]),
-        "next_fire_at": _next_fire(row) if live and row["due_at"] is not None else None,
+        "next_fire_at": _next_fire(row) if row["due_at"] is not None and (live or wakes_at(row, now)) else None,
         "triggered_at": row["fired_at"],
         "revision": row["revision"],
         "state": _state(row, live),
@@ -232,10 +239,22 @@ def _state(row: Row, live: bool) -> str:
 
 
 def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL}
+    aborting = row["intent"] is not None and Phase(row["phase"]).open
+    return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL, "aborting": aborting}
 
 
 def _waiting_for(tx: Transaction, row: Row) -> str | None:
-    if row["phase"] == "QUEUED" and row["executor"] not in tx.workers.declared_executors():
+    """What keeps a queued run from starting, in words; None for one that is not queued."""
+    if row["phase"] != Phase.QUEUED:
+        return None
+    if row["executor"] not in tx.workers.declared_executors():
         return f"no worker for executor {row['executor']}"
-    return None
+    if row["not_before"] > tx.now():
+        return f"its time: {to_rfc3339(row['not_before'])}"
+    if row["serial"] and tx.runs.is_behind(row["name"]):
+        return "an earlier run of its trigger"
+    if row["gated"]:
+        limit, started = tx.tasks.limit_of(row["task_id"])
+        if limit is not None and started >= limit:
+            return f"its task, of which {started} of {limit} runs are under way"
+    return "a free place in a worker"

@@ -1,4 +1,4 @@
-"""Finding what anyone wrote: triggers changed by plain SQL, snoozes that ended, new zone data, a clock that was set back."""
+"""Finding what anyone wrote: triggers changed by plain SQL, new zone data, a clock that was set back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def sync_triggers(tx: Transaction, planning: Planning, limit: int) -> tuple[int,
     Returns how many it planned (as many as `limit` means there may be more) and their tasks, whose summaries the caller
     refreshes in a transaction of its own: a task is never locked after a trigger.
     """
-    tx.triggers.wake_snoozed()
     dues = tx.triggers.claim_unplanned(limit)
     dues += tx.triggers.claim_quarantined(planning.fingerprint, max(0, limit - len(dues)))
     return len(dues), _plan(tx, dues, planning)

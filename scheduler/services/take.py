@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
 
 from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import idempotency_key
 from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import Transaction
+
+# Without a time of its own an attempt that others wait for must still end some day.
+SERIAL_TIMEOUT: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Execution:
         return idempotency_key(self.run.name, self.run.known_ends)
 
     @property
+    def timeout(self) -> timedelta | None:
+        """How long this attempt may take: what the task says, else a day where later runs of the trigger wait for it."""
+        return self.spec.timeout or (SERIAL_TIMEOUT if self.run.serial else None)
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """Task defaults, overridden by what the run pinned; the kickoff input is the slot."""
         merged = merge_inputs(self.spec.inputs, json.loads(self.run.inputs))
@@ -39,16 +48,42 @@ class Execution:
         return merged
 
 
+class Taken(NamedTuple):
+    """Runs that are this worker's now. `after` is the task behind which the next look at gated runs goes on."""
+
+    on_time: list[TakenRun]
+    late: list[TakenRun]
+    after: int = 0
+
+
 def take_runs(
-    tx: Transaction, owner: str, room: Mapping[str, int], *, on_time: int, late: int
-) -> tuple[list[TakenRun], list[TakenRun]]:
-    """At most `on_time` on-time and `late` late runs of executors with room, now RUNNING under `owner`."""
+    tx: Transaction, owner: str, room: Mapping[str, int], *, on_time: int, late: int, after: int = 0
+) -> Taken:
+    """At most `on_time` on-time and `late` late runs of executors with room, now RUNNING under `owner`.
+
+    Runs that wait for a turn of their task or trigger have the first half of the places and what the others leave.
+    """
     now = tx.now()
     left = dict(room)
-    taken = tx.runs.take(owner, left, late=False, limit=on_time, now=now)
-    for run in taken:
-        left[run.executor] -= 1
-    return taken, tx.runs.take(owner, left, late=True, limit=late, now=now)
+    taken: dict[bool, list[TakenRun]] = {False: [], True: []}
+
+    def note(runs: list[TakenRun], is_late: bool) -> None:
+        taken[is_late] += runs
+        for run in runs:
+            left[run.executor] -= 1
+
+    following = 0
+    for is_late, places in ((False, on_time), (True, late)):
+        half = -(-places // 2)
+        gated, behind = tx.runs.take_gated(owner, left, late=is_late, limit=half, now=now, after=after)
+        note(gated, is_late)
+        note(tx.runs.take(owner, left, late=is_late, limit=places - len(gated), now=now), is_late)
+        rest = places - len(taken[is_late])
+        if half and len(gated) == half and rest > 0:
+            gated, behind = tx.runs.take_gated(owner, left, late=is_late, limit=rest, now=now, after=behind)
+            note(gated, is_late)
+        following = max(following, behind)
+    return Taken(taken[False], taken[True], following)
 
 
 def describe_runs(
@@ -63,5 +98,7 @@ def describe_runs(
 
 
 def next_ready_at(tx: Transaction, executors: Iterable[str]) -> Micros | None:
-    """When the next queued run of these executors may start."""
-    return tx.runs.next_ready_at(executors)
+    """When the next queued run of these executors may start, or ask for its turn."""
+    names = list(executors)
+    found = (tx.runs.next_ready_at(names), tx.runs.next_gated_at(tx.now(), names))
+    return min((at for at in found if at is not None), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Integer, cast, func, select
 
 from scheduler.store.schema import meta
 
@@ -33,3 +33,14 @@ class MetaTable:
     def epoch(self) -> int:
         """How many times this database was restored from a backup; older incarnations are void."""
         return int(self.get("epoch") or 0)
+
+    def sql_epoch(self) -> ColumnElement[int]:
+        """The epoch as a SQL expression."""
+        value = select(cast(meta.c.value, Integer)).where(meta.c.key == "epoch").scalar_subquery()
+        return func.coalesce(value, 0)
+
+    def begin_epoch(self) -> int:
+        """Starts a new epoch, in which no incarnation of before counts; returns its number."""
+        epoch = self.epoch() + 1
+        self.put("epoch", str(epoch))
+        return epoch

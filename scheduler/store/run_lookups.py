@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, func, select, text, union_all
+from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, func, or_, select, text, union_all
 
 from scheduler.domain.instants import Micros
-from scheduler.domain.run import OPEN, Kind
+from scheduler.domain.run import OPEN, Kind, Phase
+from scheduler.store.dialect import BIGINT, INTEGER
 from scheduler.store.schema import attempts, runs, tasks, triggers
 
 if TYPE_CHECKING:
@@ -16,7 +17,38 @@ if TYPE_CHECKING:
 
 # Word for word what the index `runs_ready` says: with a bound phase, or `gated = 0`, SQLite would read the whole table.
 READY = text("runs.phase = 'QUEUED' AND NOT runs.gated")
+# One step in that index an executor, however many runs wait for it.
+_EXECUTORS = text(
+    "WITH RECURSIVE wanted(executor) AS ("
+    "SELECT min(executor) FROM runs WHERE phase = 'QUEUED' AND NOT gated "
+    "UNION ALL SELECT (SELECT min(r.executor) FROM runs r WHERE r.phase = 'QUEUED' AND NOT r.gated "
+    "AND r.executor > wanted.executor) FROM wanted WHERE wanted.executor IS NOT NULL) "
+    "SELECT executor FROM wanted WHERE executor IS NOT NULL"
+)
 OPEN_PHASES = sorted(phase.value for phase in OPEN)
+# The same for the index `runs_slot`, and for `runs_open`.
+SLOTTED = text("runs.kind <> 'manual'")
+OPEN_TEXT = "runs.phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
+
+
+def may_start(now: Micros, run: FromClause = runs) -> ColumnElement[bool]:
+    """Whether a run's deadline leaves it any time."""
+    return or_(run.c.deadline_at.is_(None), run.c.deadline_at > now)
+
+
+def is_behind_another(run: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether a scheduled run of the same trigger is under way, or waits with an older slot; `other` is aliased "o"."""
+    return (
+        select(other.c.name)
+        .where(
+            other.c.trigger_id == run.c.trigger_id,
+            other.c.kind == Kind.SCHEDULED.value,
+            other.c.name != run.c.name,
+            text("o.phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"),
+            or_(other.c.phase != "QUEUED", other.c.scheduled_at < run.c.scheduled_at),
+        )
+        .exists()
+    )
 
 
 class RunLookups:
@@ -44,11 +76,76 @@ class RunLookups:
         ).scalar()
         return value
 
+    def next_gated_at(self, now: Micros, executors: Iterable[str]) -> Micros | None:
+        """When the next of the gated runs that wait for an instant may ask for its turn."""
+        statement = select(func.min(runs.c.not_before)).where(
+            text("runs.gated AND runs.phase = 'QUEUED'"),
+            runs.c.not_before > now,
+            runs.c.executor.in_(sorted(executors)),
+        )
+        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        return value
+
+    def next_deadline(self) -> Micros | None:
+        """When the deadline of the next queued run passes."""
+        statement = select(func.min(runs.c.deadline_at)).where(
+            text("runs.phase = 'QUEUED'"), runs.c.deadline_at.is_not(None)
+        )
+        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        return value
+
+    def count_open_scheduled(self, trigger_ids: Sequence[int]) -> dict[int, int]:
+        """How many scheduled runs of these triggers are open; triggers without one are left out."""
+        statement = (
+            select(runs.c.trigger_id, func.count())
+            .where(runs.c.trigger_id.in_(trigger_ids), runs.c.kind == Kind.SCHEDULED.value, text(OPEN_TEXT))
+            .group_by(runs.c.trigger_id)
+        )
+        return {trigger_id: int(count) for trigger_id, count in self._tx.connection.execute(statement)}
+
+    def executors_wanted(self) -> set[str]:
+        """The executors that queued runs wait for."""
+        return set(self._tx.connection.execute(_EXECUTORS).scalars())
+
+    def is_behind(self, name: str) -> bool:
+        """Whether an earlier scheduled run of the same trigger is open."""
+        run, other = runs.alias("r"), runs.alias("o")
+        statement = select(run.c.name).where(run.c.name == name, is_behind_another(run, other))
+        return self._tx.connection.execute(statement).first() is not None
+
+    def newest_ends(self, wanted: Sequence[tuple[int, Micros, int]]) -> dict[int, list[str]]:
+        """The phases in which scheduled runs ended, by trigger, newest slot first.
+
+        `wanted` are triggers with the instant since which their runs were made and how many of them count. Aborted runs
+        are left out: they tell neither of success nor of failure.
+        """
+
+        def ends(trigger_id: Any, since: Any, most: Any) -> Select[Any]:
+            return (
+                select(runs.c.trigger_id, runs.c.phase)
+                .where(
+                    runs.c.trigger_id == trigger_id,
+                    SLOTTED,
+                    runs.c.kind == Kind.SCHEDULED.value,
+                    runs.c.created_at >= since,
+                    runs.c.phase.in_([Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.TIMED_OUT.value]),
+                )
+                .order_by(runs.c.scheduled_at.desc())
+                .limit(most)
+            )
+
+        found: dict[int, list[str]] = {}
+        columns = {"trigger_id": BIGINT, "since": BIGINT, "most": INTEGER}
+        for statement in self._tx.dialect.best_of_each(columns, wanted, ends) if wanted else ():
+            for trigger_id, phase in self._tx.connection.execute(statement):
+                found.setdefault(trigger_id, []).append(phase)
+        return found
+
     def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:
         """The slots of a trigger in (after, until] that have a run."""
         statement = select(runs.c.scheduled_at).where(
             runs.c.trigger_id == trigger_id,
-            runs.c.kind != Kind.MANUAL.value,
+            SLOTTED,
             runs.c.scheduled_at > after,
             runs.c.scheduled_at <= until,
         )
@@ -58,7 +155,7 @@ class RunLookups:
         """The newest slots of a trigger that have a run, newest first."""
         statement = (
             select(runs.c.name, runs.c.scheduled_at, runs.c.phase)
-            .where(runs.c.trigger_id == trigger_id, runs.c.kind != Kind.MANUAL.value)
+            .where(runs.c.trigger_id == trigger_id, SLOTTED)
             .order_by(runs.c.scheduled_at.desc())
             .limit(limit)
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    RowMapping,
+    ColumnElement,
     Select,
     and_,
     case,
     func,
     literal,
     null,
+    or_,
     select,
     true,
     union_all,
@@ -22,11 +23,10 @@ from sqlalchemy import (
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
 from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT
-from scheduler.store.run_lookups import OPEN_PHASES, READY, RunLookups
+from scheduler.store.gates import Gates
+from scheduler.store.run_endings import RunEndings
+from scheduler.store.run_lookups import OPEN_PHASES, READY, may_start
 from scheduler.store.schema import attempts, runs, triggers, workers
-
-if TYPE_CHECKING:
-    pass
 
 
 class NewRun(NamedTuple):
@@ -66,6 +66,9 @@ class TakenRun(NamedTuple):
     started_at: Micros
     state: str | None
     priority: int
+    serial: bool
+    gated: bool
+    owner: str
 
 
 class FinishedAttempt(NamedTuple):
@@ -73,6 +76,7 @@ class FinishedAttempt(NamedTuple):
 
     name: str
     fence: int
+    owner: str
     phase: str
     not_before: Micros | None
     known_end: bool
@@ -83,23 +87,10 @@ class FinishedAttempt(NamedTuple):
     output: str | None
 
 
-class LostRun(NamedTuple):
-    """What becomes of a run whose worker is gone; the last three tell of the attempt, should it be the last."""
-
-    name: str
-    phase: str
-    lost: int
-    not_before: Micros
-    error: str
-    attempt: int
-    started_at: Micros | None
-    worker: str | None
-
-
 _TAKEN = [runs.c[name] for name in TakenRun._fields]
 
 
-class RunTable(RunLookups):
+class RunTable(RunEndings):
     """Runs and their attempts through one transaction."""
 
     # --- queued ------------------------------------------------------------------------------------------------------
@@ -116,6 +107,7 @@ class RunTable(RunLookups):
         kinds = (TEXT, BIGINT, BIGINT, BIGINT, BIGINT, INTEGER, BIGINT, TEXT)
         batch = self._tx.dialect.rows("n", dict(zip(NewRun._fields, kinds, strict=True)), ordered)
         running = batch.c.owner.is_not(None)
+        serial = triggers.c.overlap != "allow_all"
         values: dict[str, Any] = {
             "name": batch.c.name,
             "kind": literal(Kind.SCHEDULED.value, TEXT),
@@ -130,7 +122,8 @@ class RunTable(RunLookups):
             "inputs": triggers.c.inputs,
             "kickoff_arg": triggers.c.kickoff_arg,
             "executor": triggers.c.executor,
-            "gated": triggers.c.gated,
+            "serial": serial,
+            "gated": or_(triggers.c.gated, serial),
             "deadline_at": literal(now, BIGINT) + triggers.c.deadline,
             "phase": case((running, Phase.RUNNING.value), else_=Phase.QUEUED.value),
             "priority": batch.c.priority,
@@ -170,56 +163,6 @@ class RunTable(RunLookups):
         statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
         return bool(self._tx.connection.execute(statement).rowcount)
 
-    def requeue_lost(self, rows: Sequence[LostRun], now: Micros) -> None:
-        """Runs whose worker is gone, locked by `orphans`, are queued again or end; queued, their fence stays, so a late
-        result counts. A run that ends here gets its attempt recorded.
-        """
-        if not rows:
-            return
-        types = {"name": TEXT, "phase": TEXT, "lost": INTEGER, "not_before": BIGINT, "error": TEXT}
-        batch = self._tx.dialect.rows("l", types, [row[: len(types)] for row in rows])
-        queued = batch.c.phase == Phase.QUEUED.value
-        self._tx.connection.execute(
-            update(runs)
-            .where(runs.c.name == batch.c.name)
-            .values(
-                phase=batch.c.phase,
-                lost=batch.c.lost,
-                not_before=batch.c.not_before,
-                error=batch.c.error,
-                owner=None,
-                fence=runs.c.fence + case((queued, 0), else_=1),
-                finished_at=case((queued, null()), else_=literal(now, BIGINT)),
-            )
-        )
-        ended = [
-            {
-                "run_name": row.name,
-                "attempt": row.attempt,
-                "phase": row.phase,
-                "started_at": row.started_at,
-                "finished_at": now,
-                "worker": row.worker,
-                "error": row.error,
-            }
-            for row in rows
-            if row.phase != Phase.QUEUED
-        ]
-        if ended:
-            self._tx.connection.execute(attempts.insert(), ended)
-
-    def hand_back(self, owner: str, held: Sequence[tuple[str, int]], now: Micros) -> int:
-        """Runs a worker gives back unfinished when it leaves: queued again, counted as neither attempt nor loss."""
-        if not held:
-            return 0
-        batch = self._tx.dialect.rows("h", {"name": TEXT, "fence": BIGINT}, sorted(held))
-        result = self._tx.connection.execute(
-            update(runs)
-            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, runs.c.owner == owner)
-            .values(phase=Phase.QUEUED.value, owner=None, not_before=now)
-        )
-        return int(result.rowcount)
-
     # --- running -----------------------------------------------------------------------------------------------------
 
     def take(self, owner: str, room: Mapping[str, int], *, late: bool, limit: int, now: Micros) -> list[TakenRun]:
@@ -238,6 +181,7 @@ class RunTable(RunLookups):
                 runs.c.priority > 0 if late else runs.c.priority == 0,
                 runs.c.not_before <= now,
                 runs.c.intent.is_(None),
+                may_start(now),
             )
             statement = statement.order_by(runs.c.priority, runs.c.not_before).limit(min(places, limit))
             claimed = self._tx.dialect.locked(statement, of=runs, skip=True).cte(f"arm_{len(arms)}")
@@ -246,9 +190,26 @@ class RunTable(RunLookups):
             return []
         ready = union_all(*arms).subquery("ready") if len(arms) > 1 else arms[0].subquery("ready")
         chosen = select(ready.c.name).order_by(ready.c.priority, ready.c.not_before).limit(limit)
+        return self._taken(runs.c.name.in_(chosen), owner, now)
+
+    def take_gated(
+        self, owner: str, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int
+    ) -> tuple[list[TakenRun], int]:
+        """Queued runs that had to wait for their turn become RUNNING, where their task's limit and their trigger allow it.
+
+        Looks at some hundred tasks that follow `after`; returns where to go on, 0 when it has come round. The tasks' rows
+        are locked until the transaction ends: nobody else counts and takes at the same time.
+        """
+        names, following = Gates(self._tx).startable(room, late=late, limit=limit, now=now, after=after)
+        if not names:
+            return [], following
+        ready = and_(runs.c.name.in_(names), runs.c.phase == Phase.QUEUED.value, runs.c.intent.is_(None))
+        return self._taken(ready, owner, now), following
+
+    def _taken(self, chosen: ColumnElement[bool], owner: str, now: Micros) -> list[TakenRun]:
         taking = (
             update(runs)
-            .where(runs.c.name.in_(chosen))
+            .where(chosen)
             .values(phase=Phase.RUNNING.value, owner=owner, fence=runs.c.fence + 1, started_at=now)
             .returning(*_TAKEN)
         )
@@ -258,18 +219,22 @@ class RunTable(RunLookups):
     def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
         """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
 
-        The condition is name and fence only: a result counts as long as nobody took the run since. A retry that meets a
-        stored intent to end becomes that end.
+        The condition is name and fence, and that the worker's incarnation is of this epoch: a result counts as long as
+        nobody took the run since. A retry that meets a stored intent to end becomes that end; any other answer stands.
         """
         if not ended:
             return set()
-        kinds = (TEXT, BIGINT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT, TEXT, BIGINT, TEXT)
+        kinds = (TEXT, BIGINT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT, TEXT, BIGINT, TEXT)
         batch = self._tx.dialect.rows("f", dict(zip(FinishedAttempt._fields, kinds, strict=True)), sorted(ended))
         again = batch.c.phase == Phase.QUEUED.value
         phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
         stays_open = phase.in_(OPEN_PHASES)
-        present = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner)
-        current = case((runs.c.owner.is_(None), true()), else_=present.exists())
+        # Who was there before the database was restored from a backup speaks of another history.
+        current = (
+            select(workers.c.incarnation)
+            .where(workers.c.incarnation == batch.c.owner, workers.c.epoch == self._tx.meta.sql_epoch())
+            .exists()
+        )
         statement = (
             update(runs)
             .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, current)
@@ -310,17 +275,6 @@ class RunTable(RunLookups):
             self._tx.connection.execute(attempts.insert(), rows)
         return set(counted)
 
-    def orphans(self, limit: int) -> Sequence[RowMapping]:
-        """Runs held by a worker that is not alive, locked; by state, never by event, so nothing depends on order."""
-        living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
-        worker = select(workers.c.name).where(workers.c.incarnation == runs.c.owner).scalar_subquery().label("worker")
-        statement = select(
-            runs.c.name, runs.c.lost, runs.c.spec_digest, runs.c.intent, runs.c.attempt, runs.c.started_at, worker
-        ).where(runs.c.owner.is_not(None), ~living)
-        claimed = self._tx.dialect.locked(statement.order_by(runs.c.owner).limit(limit), of=runs, skip=True).cte("gone")
-        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
-        return self._tx.connection.execute(select(claimed)).mappings().all()
-
     def still_held(self, owner: str) -> dict[str, int]:
         """Names and fences of the runs this incarnation holds."""
         statement = select(runs.c.name, runs.c.fence).where(runs.c.owner == owner)
@@ -332,19 +286,5 @@ class RunTable(RunLookups):
             update(runs)
             .where(runs.c.phase == Phase.QUEUED.value, runs.c.not_before > now, runs.c.created_at > beyond)
             .values(not_before=now)
-        )
-        return int(result.rowcount)
-
-    def abort_unstarted(self, trigger_ids: Sequence[int], now: Micros, note: str) -> int:
-        """Scheduled runs of these triggers that never started are over; started, deferred and retrying ones go on."""
-        result = self._tx.connection.execute(
-            update(runs)
-            .where(
-                runs.c.trigger_id.in_(trigger_ids),
-                runs.c.phase == Phase.QUEUED.value,
-                runs.c.kind == Kind.SCHEDULED.value,
-                runs.c.started_at.is_(None),
-            )
-            .values(phase=Phase.ABORTED.value, fence=runs.c.fence + 1, error=note, finished_at=now)
         )
         return int(result.rowcount)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, literal, or_, select, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.dialect import BIGINT, TEXT
+from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
 from scheduler.store.schema import task_versions, tasks, trigger_due, trigger_revisions, triggers
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class PlanChange(NamedTuple):
     spec_digest: str | None
     executor: str | None
     deadline: Micros | None
+    gated: bool
     error: str | None
     error_fingerprint: str | None
 
@@ -104,7 +105,11 @@ class TriggerTable:
             trigger_due.c.last_slot > beyond,
             and_(trigger_due.c.last_slot.is_(None), trigger_due.c.trigger_id.in_(young)),
         )
-        statement = select(*_DUE).where(ahead, trigger_due.c.due_at.is_not(None))
+        # What is snoozed lies ahead on purpose.
+        snoozed = select(triggers.c.id).where(triggers.c.snoozed_until > beyond)
+        statement = select(*_DUE).where(
+            ahead, trigger_due.c.due_at.is_not(None), trigger_due.c.trigger_id.not_in(snoozed)
+        )
         return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
 
     def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:
@@ -211,7 +216,7 @@ class TriggerTable:
         """Writes what planning these triggers changed about them."""
         if not changes:
             return
-        types = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, TEXT, TEXT)
+        types = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT)
         batch = self._tx.dialect.rows("c", dict(zip(PlanChange._fields, types, strict=True)), changes)
         values = {name: batch.c[name] for name in PlanChange._fields if name != "trigger_id"}
         self._tx.connection.execute(update(triggers).where(triggers.c.id == batch.c.trigger_id).values(values))
@@ -234,6 +239,16 @@ class TriggerTable:
             .where(trigger_revisions.c.trigger_id == trigger_id)
             .order_by(trigger_revisions.c.revision.desc())
             .limit(limit)
+        )
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def that_may_pause(self, trigger_ids: Sequence[int]) -> Sequence[RowMapping]:
+        """Those of these triggers that are active and have `pause_on_failure`: their ids and tasks."""
+        statement = select(triggers.c.id, triggers.c.task_id).where(
+            triggers.c.id.in_(trigger_ids),
+            triggers.c.pause_on_failure.is_not(None),
+            triggers.c.active,
+            triggers.c.deleted_at.is_(None),
         )
         return self._tx.connection.execute(statement).mappings().all()
 
@@ -316,14 +331,6 @@ class TriggerTable:
         """How many triggers are due and undecided."""
         statement = select(func.count()).where(trigger_due.c.due_at <= self._tx.sql_now())
         return int(self._tx.connection.execute(statement).scalar_one())
-
-    def wake_snoozed(self) -> int:
-        """Ends the snoozes whose time has come; the planner then takes those triggers up as activated."""
-        now = self._tx.now()
-        result = self._tx.connection.execute(
-            update(triggers).where(triggers.c.snoozed_until <= now).values(snoozed_until=None)
-        )
-        return int(result.rowcount)
 
 
 _ADVANCE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, TEXT)

@@ -58,6 +58,10 @@ class WorkerTable:
             update(workers).where(workers.c.incarnation == incarnation).values(alive=False, lease_until=now)
         )
 
+    def void_all(self) -> int:
+        """Declares every worker dead, whatever its lease says."""
+        return int(self._tx.connection.execute(update(workers).where(workers.c.alive).values(alive=False)).rowcount)
+
     def last_seen(self) -> Micros | None:
         """When any worker last renewed its lease; an instant ahead of now means that the clock was set back since."""
         value: Micros | None = self._tx.connection.execute(select(func.max(workers.c.renewed_at))).scalar()

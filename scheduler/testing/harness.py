@@ -206,7 +206,7 @@ class Harness:
         recovered = recover_runs(tx, self._me, lease=self._lease, max_lost=self._options.max_lost, limit=_BATCH)
         ended.update(dict.fromkeys(recovered.failed))
         room = dict.fromkeys(self._executors, _ALL)
-        on_time, late = take_runs(tx, self._me, room, on_time=_BATCH, late=_BATCH)
+        on_time, late, _ = take_runs(tx, self._me, room, on_time=_BATCH, late=_BATCH)
         taken = on_time + late
         specs, keys, names = describe_runs(tx, taken, ())
         executions = [

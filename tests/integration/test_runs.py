@@ -363,7 +363,7 @@ def test_a_run_that_never_started_tells_which_executor_it_waits_for(world: World
     run = world.run(only(world.runs())["name"])
     assert run["waiting_for"] == "no worker for executor shell"
     world.register("w2", executors=("shell",))
-    assert world.run(run["name"])["waiting_for"] is None
+    assert world.run(run["name"])["waiting_for"] == "a free place in a worker"
 
 
 def test_the_oldest_on_time_run_starts_first(world: World) -> None:

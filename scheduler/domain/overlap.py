@@ -1,0 +1,50 @@
+"""Which of the slots that are to fire may: what overlap allows while earlier runs of the trigger are open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.ledger import Reason
+from scheduler.domain.trigger import Overlap
+
+MAX_BUFFERED: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A slot that gets a run. `turn` is 0 on time, else the place in the round-robin over late triggers, from 1."""
+
+    slot: Micros
+    turn: int = 0
+    covers: tuple[Micros, Micros] | None = None
+
+
+def admit(
+    fires: Iterable[Fire], overlap: Overlap, open_runs: int, skip_next: Micros | None = None
+) -> tuple[list[Fire], list[tuple[Fire, Reason]]]:
+    """The fires that become runs, oldest first, and those that are skipped, each with its reason.
+
+    `open_runs` counts the trigger's open scheduled runs. Of slots decided together every policy but `allow_all` and
+    `buffer_all` keeps the newest only: the others would have been overtaken before they could start.
+    """
+    kept, refused = [], []
+    for fire in sorted(fires, key=lambda item: item.slot):
+        if fire.slot == skip_next:
+            refused.append((fire, Reason.SKIP_NEXT))
+        else:
+            kept.append(fire)
+    if overlap == "allow_all" or not kept:
+        return kept, refused
+    if overlap == "buffer_all":
+        room = max(0, MAX_BUFFERED - open_runs)
+        return kept[:room], refused + [(fire, Reason.BUFFER_FULL) for fire in kept[room:]]
+    covers = next((fire.covers for fire in kept if fire.covers is not None), None)
+    # The newest speaks for a gap as well, should the run that was to cover it be among the others.
+    newest = kept[-1] if covers is None else replace(kept[-1], covers=covers)
+    limit = {"skip": 0, "buffer_one": 1}.get(overlap)
+    if limit is not None and open_runs > limit:
+        return [], refused + [(fire, Reason.OVERLAP) for fire in kept]
+    return [newest], refused + [(fire, Reason.OVERLAP) for fire in kept[:-1]]

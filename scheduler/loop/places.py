@@ -1,0 +1,101 @@
+"""A worker's places: how many runs it may hold at once, of each executor too, and how fast an executor may start them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `per_second` starts a second in the long run, and `burst` at once after a pause."""
+
+    per_second: float
+    burst: int
+
+
+class _Bucket:
+    """Starts that a rate still allows, refilled with time."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._left = float(rate.burst)
+        self._at = -math.inf
+
+    def left(self, now: float) -> int:
+        """How many runs may start at `now`."""
+        if now > self._at:
+            refilled = (now - self._at) * self._rate.per_second if self._at > -math.inf else 0.0
+            self._left = min(float(self._rate.burst), self._left + refilled)
+            self._at = now
+        # Sums of small numbers fall short of whole ones by less than this.
+        return int(self._left + 1e-6)
+
+    def take(self) -> None:
+        self._left -= 1
+
+    def seconds_to_next(self, now: float) -> float:
+        """How long until one more run may start; 0 where it may."""
+        return 0.0 if self.left(now) >= 1 else (1 - self._left) / self._rate.per_second
+
+
+class Places:
+    """Counts who sits where. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        total: int,
+        executors: Iterable[str],
+        *,
+        limits: Mapping[str, int],
+        rates: Mapping[str, Rate],
+        clock: Callable[[], float],
+    ) -> None:
+        self._total = total
+        self._executors = tuple(sorted(executors))
+        self._limits = limits
+        self._buckets = {name: _Bucket(rate) for name, rate in rates.items()}
+        self._clock = clock
+        self._held: Counter[str] = Counter()
+        self._closed = False
+
+    def close(self) -> None:
+        """No place is free any more."""
+        self._closed = True
+
+    def free(self) -> int:
+        """How many more runs there is room for."""
+        return 0 if self._closed else max(0, self._total - self._held.total())
+
+    def room(self) -> dict[str, int]:
+        """How many runs of each executor may start now."""
+        free, now = self.free(), self._clock()
+        return {name: self._room_of(name, free, now) for name in self._executors}
+
+    def _room_of(self, name: str, free: int, now: float) -> int:
+        room = min(free, self._limits.get(name, self._total) - self._held[name])
+        bucket = self._buckets.get(name)
+        return max(0, room if bucket is None else min(room, bucket.left(now)))
+
+    def occupy(self, executor: str) -> None:
+        """A run starts."""
+        self._held[executor] += 1
+        bucket = self._buckets.get(executor)
+        if bucket is not None:
+            bucket.take()
+
+    def leave(self, executor: str) -> None:
+        """A run's code has ended."""
+        self._held[executor] -= 1
+
+    def seconds_to_refill(self) -> float | None:
+        """When the rate of some executor that has room allows a start again; None where no rate holds any back."""
+        now, free = self._clock(), self.free()
+        waits = [
+            bucket.seconds_to_next(now)
+            for name, bucket in self._buckets.items()
+            if free > 0 and self._limits.get(name, self._total) > self._held[name]
+        ]
+        return min((wait for wait in waits if wait > 0), default=None)

@@ -1,0 +1,116 @@
+"""Whose turn it is: queued runs that a task's limit or an earlier run of their trigger may hold back.
+
+They stay out of the ready queue, where a saturated task's thousands would stand at its head and hide everyone else's.
+Here the work is bounded by tasks: some hundred of them a call, of each no more runs than it has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import Select, and_, func, not_, select, text
+
+from scheduler.domain.instants import Micros
+from scheduler.store.dialect import BIGINT, INTEGER
+from scheduler.store.run_lookups import is_behind_another, may_start
+from scheduler.store.schema import runs, tasks
+
+if TYPE_CHECKING:
+    from scheduler.store.transaction import Transaction
+
+TASKS_AT_ONCE: Final = 200
+# Word for word what the index `runs_gated` says, and its first column: a bound phase would read the whole table.
+_WAITING: Final = "{0}.gated AND {0}.phase = 'QUEUED'"
+_STARTED: Final = "runs.gated AND runs.phase IN ('RUNNING', 'DEFERRED')"
+# One step in the index a task, however many runs each has.
+_TASKS: Final = text(
+    "WITH RECURSIVE waiting(task_id) AS ("
+    "SELECT min(task_id) FROM runs WHERE gated AND phase = 'QUEUED' AND task_id > :after "
+    "UNION ALL SELECT (SELECT min(r.task_id) FROM runs r WHERE r.gated AND r.phase = 'QUEUED' "
+    "AND r.task_id > waiting.task_id) FROM waiting WHERE waiting.task_id IS NOT NULL) "
+    "SELECT task_id FROM waiting WHERE task_id IS NOT NULL LIMIT :most"
+)
+
+
+class _Task(NamedTuple):
+    """A task whose row is locked, and how many more of its runs may start."""
+
+    id: int
+    room: int
+
+
+class Gates:
+    """Finds, through one transaction, the gated runs that may start."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def startable(
+        self, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int
+    ) -> tuple[list[str], int]:
+        """Names of runs that may start, no more than the executors' room, and the task to go on after."""
+        executors = {name: places for name, places in room.items() if places > 0}
+        if not executors or limit <= 0:
+            return [], 0
+        found = list(self._tx.connection.execute(_TASKS, {"after": after, "most": TASKS_AT_ONCE}).scalars())
+        following = found[-1] if len(found) == TASKS_AT_ONCE else 0
+        locked = self._locked(found, limit) if found else []
+        if not locked:
+            return [], following
+        names: list[str] = []
+        for name, executor in self._candidates(locked, sorted(executors), late=late, limit=limit, now=now):
+            if executors[executor] > 0 and len(names) < limit:
+                executors[executor] -= 1
+                names.append(name)
+        # What found no place here is looked at again first.
+        return names, after if len(names) == limit else following
+
+    def _locked(self, task_ids: Sequence[int], limit: int) -> list[_Task]:
+        """Locks the tasks among these that have room; those that somebody else holds are left out."""
+        wanted = select(tasks.c.id).where(tasks.c.id.in_(task_ids)).order_by(tasks.c.id)
+        locked = list(self._tx.connection.execute(self._tx.dialect.locked(wanted, of=tasks, skip=True)).scalars())
+        if not locked:
+            return []
+        # Counted in a statement of its own: what the lock was waited behind is seen here.
+        started = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
+        statement = select(tasks.c.id, tasks.c.max_concurrent_runs, started).where(tasks.c.id.in_(locked))
+        rooms = (
+            _Task(task_id, limit if most is None else min(limit, most - count))
+            for task_id, most, count in self._tx.connection.execute(statement)
+        )
+        return [task for task in rooms if task.room > 0]
+
+    def _candidates(
+        self, locked: Sequence[_Task], executors: Sequence[str], *, late: bool, limit: int, now: Micros
+    ) -> list[tuple[str, str]]:
+        """Names and executors of the runs that may start, longest waiting first."""
+        found: list[Any] = []
+        for statement in self._tx.dialect.best_of_each(
+            {"task_id": BIGINT, "room": INTEGER},
+            locked,
+            lambda task_id, room: _next_of(task_id, room, executors, late=late, now=now),
+        ):
+            found += self._tx.connection.execute(statement).all()
+        found.sort(key=lambda row: (row.priority, row.not_before, row.name))
+        return [(row.name, row.executor) for row in found]
+
+
+def _next_of(task_id: Any, room: Any, executors: Sequence[str], *, late: bool, now: Micros) -> Select[Any]:
+    """The `room` runs of one task that wait longest and may start."""
+    run = runs.alias("r")
+    return (
+        select(run.c.name, run.c.executor, run.c.priority, run.c.not_before)
+        .where(
+            text(_WAITING.format("r")),
+            run.c.task_id == task_id,
+            run.c.executor.in_(executors),
+            run.c.priority > 0 if late else run.c.priority == 0,
+            run.c.not_before <= now,
+            run.c.intent.is_(None),
+            may_start(now, run),
+            not_(and_(run.c.serial, is_behind_another(run, runs.alias("o")))),
+        )
+        .order_by(run.c.priority, run.c.not_before, run.c.name)
+        .limit(room)
+    )

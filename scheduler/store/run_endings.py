@@ -1,0 +1,236 @@
+"""Runs that end, or begin again, without an answer of their code: cancelled, overdue, lost, handed back, reopened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, null, select, text, update
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.run import Kind, Phase
+from scheduler.store.dialect import BIGINT, INTEGER, TEXT
+from scheduler.store.run_lookups import OPEN_TEXT, RunLookups
+from scheduler.store.schema import attempts, runs, workers
+
+# Word for word what the index `runs_deadline` says.
+_QUEUED = "runs.phase = 'QUEUED'"
+
+
+class LostRun(NamedTuple):
+    """What becomes of a run whose worker is gone; the last three tell of the attempt, should it be the last."""
+
+    name: str
+    phase: str
+    lost: int
+    not_before: Micros
+    error: str
+    attempt: int
+    started_at: Micros | None
+    worker: str | None
+
+
+class RunEndings(RunLookups):
+    """The half of `tx.runs` that nobody's answer causes."""
+
+    # --- cancelled ---------------------------------------------------------------------------------------------------
+
+    def cancel(self, names: Sequence[str], now: Micros, note: str) -> dict[str, str]:
+        """Queued runs among these end now; of those under way the wish is stored. Returns names and resulting phases.
+
+        A run that is over already is left out. Of those that stay open their worker ends the code, then the run.
+        """
+        return self._cancel(runs.c.name.in_(sorted(names)), now, note)
+
+    def cancel_open(self, trigger_ids: Sequence[int], now: Micros, note: str) -> dict[str, str]:
+        """The same for the open scheduled runs of these triggers."""
+        condition = and_(runs.c.trigger_id.in_(trigger_ids), runs.c.kind == Kind.SCHEDULED.value)
+        return self._cancel(condition, now, note)
+
+    def _cancel(self, condition: ColumnElement[bool], now: Micros, note: str) -> dict[str, str]:
+        # Locked in the order of their names, as every batch that waits for runs.
+        wanted = select(runs.c.name).where(condition, text(OPEN_TEXT)).order_by(runs.c.name)
+        names = list(self._tx.connection.execute(self._tx.dialect.locked(wanted, of=runs, skip=False)).scalars())
+        if not names:
+            return {}
+        queued = runs.c.phase == Phase.QUEUED.value
+        ended = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name.in_(names), text(OPEN_TEXT))
+            .values(
+                intent="cancel",
+                intent_note=func.coalesce(runs.c.intent_note, note),
+                phase=case((queued, Phase.ABORTED.value), else_=runs.c.phase),
+                fence=runs.c.fence + case((queued, 1), else_=0),
+                error=case((queued, note), else_=runs.c.error),
+                finished_at=case((queued, literal(now, BIGINT)), else_=null()),
+            )
+            .returning(runs.c.name, runs.c.phase)
+        )
+        return {row.name: row.phase for row in ended}
+
+    def intended(self, owner: str) -> dict[tuple[str, int], str]:
+        """The runs this incarnation executes and somebody wants to end: name and fence, and the reason."""
+        statement = select(runs.c.name, runs.c.fence, runs.c.intent_note).where(
+            runs.c.owner == owner, runs.c.intent.is_not(None)
+        )
+        return {(row.name, row.fence): row.intent_note or "" for row in self._tx.connection.execute(statement)}
+
+    def abort_unstarted(self, trigger_ids: Sequence[int], now: Micros, note: str) -> int:
+        """Scheduled runs of these triggers that never started are over; started, deferred and retrying ones go on."""
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(
+                runs.c.trigger_id.in_(trigger_ids),
+                runs.c.phase == Phase.QUEUED.value,
+                runs.c.kind == Kind.SCHEDULED.value,
+                runs.c.started_at.is_(None),
+            )
+            .values(phase=Phase.ABORTED.value, fence=runs.c.fence + 1, error=note, finished_at=now)
+        )
+        return int(result.rowcount)
+
+    def abort_open(self, now: Micros, limit: int, note: str) -> int:
+        """Open runs are over, whoever holds them, at most `limit`; returns how many were."""
+        wanted = select(runs.c.name).where(text(OPEN_TEXT)).order_by(runs.c.name).limit(limit)
+        chosen = self._tx.dialect.locked(wanted, of=runs, skip=False).cte("open")
+        claimed = chosen.prefix_with("MATERIALIZED", dialect="postgresql")
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name.in_(select(claimed.c.name)))
+            .values(phase=Phase.ABORTED.value, owner=None, fence=runs.c.fence + 1, error=note, finished_at=now)
+        )
+        return int(result.rowcount)
+
+    def overdue(self, now: Micros, limit: int) -> list[int | None]:
+        """The triggers of queued runs whose deadline is over."""
+        statement = select(runs.c.trigger_id).where(text(_QUEUED), runs.c.deadline_at <= now).limit(limit)
+        return list(self._tx.connection.execute(statement).scalars())
+
+    def expire(self, now: Micros, limit: int) -> list[str]:
+        """Queued runs whose deadline is over end TIMED_OUT, at most `limit`; those somebody else holds are left out."""
+        statement = select(runs.c.name).where(text(_QUEUED), runs.c.deadline_at <= now)
+        chosen = self._tx.dialect.locked(statement.order_by(runs.c.deadline_at).limit(limit), of=runs, skip=True)
+        claimed = chosen.cte("overdue").prefix_with("MATERIALIZED", dialect="postgresql")
+        over = "the deadline was over before it could start"
+        ended = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name.in_(select(claimed.c.name)))
+            .values(
+                phase=Phase.TIMED_OUT.value,
+                fence=runs.c.fence + 1,
+                # A run that waited for its next attempt keeps telling why the last one failed.
+                error=case((runs.c.error.is_(None), over), else_=over + " again; before: " + runs.c.error),
+                finished_at=literal(now, BIGINT),
+            )
+            .returning(runs.c.name)
+        )
+        return sorted(ended.scalars())
+
+    # --- their worker is gone, or leaves -----------------------------------------------------------------------------
+
+    def orphans(self, limit: int, *, lock: bool = True) -> Sequence[RowMapping]:
+        """Runs held by a worker that is not alive, locked; by state, never by event, so nothing depends on order."""
+        living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
+        worker = select(workers.c.name).where(workers.c.incarnation == runs.c.owner).scalar_subquery().label("worker")
+        statement = select(
+            runs.c.name,
+            runs.c.kind,
+            runs.c.trigger_id,
+            runs.c.lost,
+            runs.c.spec_digest,
+            runs.c.intent,
+            runs.c.intent_note,
+            runs.c.attempt,
+            runs.c.started_at,
+            worker,
+        ).where(runs.c.owner.is_not(None), ~living)
+        statement = statement.order_by(runs.c.owner).limit(limit)
+        if not lock:
+            return self._tx.connection.execute(statement).mappings().all()
+        claimed = self._tx.dialect.locked(statement, of=runs, skip=True).cte("gone")
+        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
+        return self._tx.connection.execute(select(claimed)).mappings().all()
+
+    def requeue_lost(self, rows: Sequence[LostRun], now: Micros) -> None:
+        """Runs whose worker is gone, locked by `orphans`, are queued again or end; queued, their fence stays, so a late
+        result counts. A run that ends here gets its attempt recorded.
+        """
+        if not rows:
+            return
+        types = {"name": TEXT, "phase": TEXT, "lost": INTEGER, "not_before": BIGINT, "error": TEXT}
+        batch = self._tx.dialect.rows("l", types, [row[: len(types)] for row in rows])
+        queued = batch.c.phase == Phase.QUEUED.value
+        self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name == batch.c.name)
+            .values(
+                phase=batch.c.phase,
+                lost=batch.c.lost,
+                not_before=batch.c.not_before,
+                error=batch.c.error,
+                owner=None,
+                fence=runs.c.fence + case((queued, 0), else_=1),
+                finished_at=case((queued, null()), else_=literal(now, BIGINT)),
+            )
+        )
+        ended = [
+            {
+                "run_name": row.name,
+                "attempt": row.attempt,
+                "phase": row.phase,
+                "started_at": row.started_at,
+                "finished_at": now,
+                "worker": row.worker,
+                "error": row.error,
+            }
+            for row in rows
+            if row.phase != Phase.QUEUED
+        ]
+        if ended:
+            self._tx.connection.execute(attempts.insert(), ended)
+
+    def hand_back(self, owner: str, held: Sequence[tuple[str, int]], now: Micros) -> int:
+        """Runs a worker gives back unfinished when it leaves: queued again, counted as neither attempt nor loss."""
+        if not held:
+            return 0
+        batch = self._tx.dialect.rows("h", {"name": TEXT, "fence": BIGINT}, sorted(held))
+        cancelled = runs.c.intent == "cancel"
+        given = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, runs.c.owner == owner)
+            .values(
+                phase=case((cancelled, Phase.ABORTED.value), else_=Phase.QUEUED.value),
+                owner=None,
+                not_before=now,
+                fence=runs.c.fence + case((cancelled, 1), else_=0),
+                error=case((cancelled, runs.c.intent_note), else_=runs.c.error),
+                finished_at=case((cancelled, literal(now, BIGINT)), else_=null()),
+            )
+            .returning(runs.c.name)
+        )
+        return len(given.all())
+
+    # --- begun again -------------------------------------------------------------------------------------------------
+
+    def reopen(self, name: str, now: Micros, deadline_at: Micros | None) -> bool:
+        """A run that ended without success is queued for one more attempt; False where it is open or succeeded."""
+        failed = [Phase.FAILED.value, Phase.TIMED_OUT.value, Phase.ABORTED.value]
+        # A run that ended before its first attempt was recorded has its next attempt as its first.
+        recorded = select(func.count()).where(attempts.c.run_name == runs.c.name).scalar_subquery()
+        result = self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.name == name, runs.c.phase.in_(failed))
+            .values(
+                phase=Phase.QUEUED.value,
+                attempt=recorded + 1,
+                priority=0,
+                not_before=now,
+                deadline_at=deadline_at,
+                intent=None,
+                intent_note=None,
+                finished_at=None,
+                fence=runs.c.fence + 1,
+            )
+        )
+        return bool(result.rowcount)
