@@ -170,13 +170,19 @@ class Client:
         """What deploying these manifests now would do, task by task; nothing is written."""
         for definition in definitions:
             with self._store.read() as tx:
+                self._admit(tx, definition, dry_run=True)
                 plan = plan_deploy(tx, definition)
             yield plan
 
     def deploy_planned(self, definitions: Iterable[TaskDefinition]) -> Iterator[DeployPlan]:
         """Deploys as `deploy` does, and tells of each task in full what its deploy changed, as soon as it is done."""
+
+        def planned(tx: Transaction, /, definition: TaskDefinition) -> DeployPlan:
+            self._admit(tx, definition)
+            return deploy_planned(tx, definition, self._planning, by=self._by)
+
         for definition in definitions:
-            yield self._store.run(deploy_planned, definition, self._planning, by=self._by)
+            yield self._store.run(planned, definition)
 
     def ensure_projects(self, projects: Mapping[str, Iterable[str]]) -> None:
         """Records the projects and domains that may be deployed into."""
