@@ -18,12 +18,12 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from executors.errors import PermanentError, Problem, RetryableError
+from executors.http_words import retry_after, url_fault, words
 from executors.jsonvalue import json_fault
 from executors.output import LIMIT
 from executors.protocol import Executor, Outcome, RunContext, Succeeded
@@ -82,7 +82,7 @@ class HttpExecutor(Executor):
 
         def check(self) -> Iterable[Problem]:
             """What types cannot say."""
-            if "{" not in self.url and (fault := _url_fault(self.url)):
+            if "{" not in self.url and (fault := url_fault(self.url)):
                 yield "url", fault
             if self.method not in _METHODS:
                 yield "method", f"{self.method!r} is none of {', '.join(sorted(_METHODS))}"
@@ -106,7 +106,7 @@ class HttpExecutor(Executor):
             answer = await _send(run, config, headers, body)
         # First: an error of a certificate is also a ValueError.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise RetryableError(f"{config.method} {config.url}: no connection: {_words(error)}") from None
+            raise RetryableError(f"{config.method} {config.url}: no connection: {words(error)}") from None
         except ValueError as error:
             raise PermanentError(f"{config.method} {config.url} cannot be sent: {error}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -114,7 +114,7 @@ class HttpExecutor(Executor):
         return _judge(config, run, answer)
 
     def _check_host(self, url: str) -> None:
-        if fault := _url_fault(url):
+        if fault := url_fault(url):
             raise PermanentError(f"url {url!r} {fault}")
         hosts: list[str] | None = self.options.hosts
         if hosts is not None and urlsplit(url).hostname not in {host.lower() for host in hosts}:
@@ -198,7 +198,7 @@ def _may_connect_later(error: BaseException) -> bool:
 
 
 def _broken_off(config: HttpExecutor.Config, error: BaseException) -> RetryableError:
-    said = f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {_words(error)}"
+    said = f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {words(error)}"
     return RetryableError(said, outcome_known=False)
 
 
@@ -236,32 +236,12 @@ def _judge(config: HttpExecutor.Config, run: RunContext, answer: _Answer) -> Out
     run.output.write(f"HTTP {answer.status}\n{head}\n{body}\n")
     said = f"{config.method} {config.url} answered {answer.status}"
     if answer.status in _TRANSIENT or answer.status >= 500:
-        raise RetryableError(said, _retry_after(answer, run.now()), outcome_known=answer.status not in _UNKNOWN)
+        raise RetryableError(said, retry_after(answer.headers, run.now()), outcome_known=answer.status not in _UNKNOWN)
     if answer.status < 300 and config.expect:
         said += f", not {' or '.join(map(str, config.expect))}"
     elif 300 <= answer.status < 400:
         said += f" and leads to {answer.headers.get('Location', 'nowhere')}: name that URL"
     raise PermanentError(said)
-
-
-def _retry_after(answer: _Answer, now: datetime) -> timedelta | None:
-    """The wait that the target asks for: seconds, or a date by the target's own clock if it tells that."""
-    found = {name.lower(): value for name, value in answer.headers.items()}
-    asked = found.get("retry-after", "").strip()
-    if asked.isascii() and asked.isdigit():
-        return timedelta(seconds=min(int(asked), 10**9))
-    until = _http_date(asked)
-    if until is None:
-        return None
-    return max(until - (_http_date(found.get("date", "")) or now), timedelta(0))
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _body(config: HttpExecutor.Config, run: RunContext) -> bytes | None:
@@ -270,20 +250,6 @@ def _body(config: HttpExecutor.Config, run: RunContext) -> bytes | None:
     if config.json is not None:
         return json.dumps(config.json, ensure_ascii=False).encode()
     return json.dumps(dict(run.inputs), ensure_ascii=False).encode() if config.method in _WITH_BODY else None
-
-
-def _url_fault(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        return f"is no URL: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "is no URL: write http://host/path or https://host/path"
-    return None
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _refuse(constant: str) -> Any:

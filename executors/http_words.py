@@ -1,0 +1,45 @@
+"""What HTTP answers and errors say, for every executor that sends requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """The wait that the target asks for: seconds, or a date by the target's own clock if it tells that."""
+    found = {name.lower(): value for name, value in headers.items()}
+    asked = found.get("retry-after", "").strip()
+    if asked.isascii() and asked.isdigit():
+        return timedelta(seconds=min(int(asked), 10**9))
+    until = http_date(asked)
+    if until is None:
+        return None
+    return max(until - (http_date(found.get("date", "")) or now), timedelta(0))
+
+
+def http_date(text: str) -> datetime | None:
+    """The instant of a header like `Date`, aware; None if it is none."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def url_fault(url: str) -> str | None:
+    """Why a text is no URL that can be asked; None if it is one."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "is no URL: write http://host/path or https://host/path"
+    return None
+
+
+def words(error: BaseException) -> str:
+    """What an error of a connection says; never nothing."""
+    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
