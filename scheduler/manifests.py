@@ -53,7 +53,6 @@ _RETRIES: Final = frozenset({"max_attempts", "initial", "multiplier", "maximum"}
 _NO_RETRIES: Final = RetryPolicy()
 _NO_ENVIRONMENT: Final = Environment()
 _PLAIN: Final = TaskSpec(executor="none")
-_BY_HAND: Final = TriggerSpec(name="none")
 
 
 @dataclass(frozen=True)
@@ -301,14 +300,10 @@ class _Reader:
 
 # Keys of the final schema that are stored and pinned but not acted upon yet. Remove a line with its lack.
 _TASK_NOT_YET: Final[tuple[tuple[str, Callable[[TaskDefinition], bool]], ...]] = (
-    ("max_concurrent_runs", lambda task: task.spec.max_concurrent_runs is not None),
     ("on_unknown", lambda task: task.spec.on_unknown != _PLAIN.on_unknown),
     ("cancel_give_up", lambda task: task.spec.cancel_give_up != _PLAIN.cancel_give_up),
 )
-_TRIGGER_NOT_YET: Final[tuple[tuple[str, Callable[[TriggerSpec], bool]], ...]] = (
-    ("overlap", lambda trigger: trigger.overlap != _BY_HAND.overlap),
-    ("pause_on_failure", lambda trigger: trigger.pause_on_failure is not None),
-)
+_TRIGGER_NOT_YET: Final[tuple[tuple[str, Callable[[TriggerSpec], bool]], ...]] = ()
 
 
 def not_yet_enforced(definition: TaskDefinition) -> list[str]:

@@ -1,16 +1,21 @@
-"""Hearing of other processes' changes at once: LISTEN on PostgreSQL. Elsewhere nobody calls, and the sync beat looks."""
+"""Hearing of other processes' changes: LISTEN on PostgreSQL; on SQLite a glance at the file's version, twice a second."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 from sqlalchemy import URL
 
+from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import CHANNEL, Store
 
 _LOOK_SECONDS = 1.0
+_GLANCE_SECONDS = 0.5
 _RECONNECT_SECONDS = 2.0
 
 
@@ -24,19 +29,18 @@ class Listener:
         self._url = store.engine.url
         self._on_notice = on_notice
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        if store.dialect.name == "postgresql":
-            self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        file = sqlite_file(self._url)
+        work = self._listen if file is None else lambda: self._glance(file)
+        self._thread = threading.Thread(target=work, name="listener", daemon=True)
 
     def start(self) -> None:
         """Begins to listen."""
-        if self._thread is not None:
-            self._thread.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Ends within about a second."""
         self._stopping.set()
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread.is_alive():
             self._thread.join(timeout=3 * _LOOK_SECONDS)
 
     def _listen(self) -> None:
@@ -51,6 +55,26 @@ class Listener:
             except psycopg.Error:
                 # Away or restarting; the transactions say so, here only the next try matters.
                 self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _glance(self, file: Path) -> None:
+        while not self._stopping.is_set():
+            try:
+                with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as connection:
+                    self._on_notice()
+                    self._watch(connection)
+            except sqlite3.Error:
+                self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _watch(self, connection: sqlite3.Connection) -> None:
+        version = notices = None
+        while not self._stopping.wait(_GLANCE_SECONDS):
+            before, version = version, connection.execute("PRAGMA data_version").fetchone()
+            if version == before:
+                continue  # Nobody has written: the number was read from shared memory, no page of the file was.
+            told = connection.execute("SELECT value FROM meta WHERE key = ?", (CHANNEL,)).fetchone()
+            if told != notices and before is not None:
+                self._on_notice()
+            notices = told
 
 
 def _conninfo(url: URL) -> str:
