@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from executors.airbyte import AirbyteExecutor
     from executors.connector import AsyncConnector, ConnectorSecretsMixin, Phase, Resource, ResourceMeta
     from executors.connector_executor import ConnectorExecutor
     from executors.connector_registry import ConnectorNotFound, ConnectorRegistry
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from executors.waits import Poll, Until
 
 _HOME: Final = {
+    "AirbyteExecutor": "airbyte",
     "AsyncConnector": "connector",
     "AsyncConnectorExecutorMixin": "connector_tasks",
     "ConnectorExecutor": "connector_executor",
@@ -89,6 +91,7 @@ _HOME: Final = {
 }
 
 __all__ = [
+    "AirbyteExecutor",
     "AsyncConnector",
     "AsyncConnectorExecutorMixin",
     "ConnectorExecutor",

@@ -16,9 +16,14 @@ class Hidden:
     """Values that no text may show."""
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
-        chosen = {value for value in values if value is not None and len(value) >= _SHORTEST}
-        # The longer first: one may be part of another.
-        self._values = sorted(chosen, key=len, reverse=True)
+        self._known: dict[int | str, str | None] = dict(enumerate(values))
+        self._values: list[str] = []
+        self._arrange()
+
+    def remember(self, name: str, value: str) -> None:
+        """One more value, in the place of the last one of this name."""
+        self._known[name] = value
+        self._arrange()
 
     def hide(self, text: str) -> str:
         """The text with `***` in the place of every such value."""
@@ -29,6 +34,11 @@ class Hidden:
     def shown_in(self, text: str) -> bool:
         """True if the text holds such a value."""
         return any(value in text for value in self._values)
+
+    def _arrange(self) -> None:
+        chosen = {value for value in self._known.values() if value is not None and len(value) >= _SHORTEST}
+        # The longer first: one may be part of another.
+        self._values = sorted(chosen, key=len, reverse=True)
 
 
 def resolve_secrets(wanted: Mapping[str, str], declared: Mapping[str, str]) -> dict[str, str]:
