@@ -134,6 +134,8 @@ def write_triggers(
 
     `stored` are all triggers of the task, whose due rows the caller has locked.
     """
+    if any(bool(row["gated"]) != pointed.gated for row in stored):
+        tx.runs.limit([row["id"] for row in stored], pointed.gated)
     old_jobs = jobs_of(stored)
     _write_rows(tx, task_id, pointed, difference, stored, now, by, source)
     rows = {row["id"]: row for row in tx.triggers.of_task(task_id)}

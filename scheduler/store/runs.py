@@ -15,6 +15,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    text,
     true,
     union_all,
     update,
@@ -25,7 +26,7 @@ from scheduler.domain.run import Kind, Phase
 from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT
 from scheduler.store.gates import Gates
 from scheduler.store.run_endings import RunEndings
-from scheduler.store.run_lookups import OPEN_PHASES, READY, may_start
+from scheduler.store.run_lookups import OPEN_PHASES, OPEN_TEXT, READY, may_start
 from scheduler.store.schema import attempts, runs, triggers, workers
 
 
@@ -158,6 +159,14 @@ class RunTable(RunEndings):
             if (row.trigger_id, row.scheduled_at) != (wanted[row.name].trigger_id, wanted[row.name].scheduled_at)
         ]
 
+    def limit(self, trigger_ids: Sequence[int], limited: bool) -> None:
+        """The open runs of these triggers, all those of a task, have to obey a limit from now on, or need not any more."""
+        self._tx.connection.execute(
+            update(runs)
+            .where(runs.c.trigger_id.in_(trigger_ids), text(OPEN_TEXT))
+            .values(gated=or_(runs.c.serial, literal(limited)))
+        )
+
     def insert_manual(self, values: Mapping[str, Any]) -> bool:
         """Inserts one run fired by hand; False where its name exists already."""
         statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
@@ -210,7 +219,13 @@ class RunTable(RunEndings):
         taking = (
             update(runs)
             .where(chosen)
-            .values(phase=Phase.RUNNING.value, owner=owner, fence=runs.c.fence + 1, started_at=now)
+            .values(
+                phase=Phase.RUNNING.value,
+                owner=owner,
+                fence=runs.c.fence + 1,
+                # A run that goes on after it waited is still in the attempt that began then.
+                started_at=case((runs.c.state.is_not(None), func.coalesce(runs.c.started_at, now)), else_=now),
+            )
             .returning(*_TAKEN)
         )
         taken = [TakenRun(*row) for row in self._tx.connection.execute(taking).all()]
@@ -247,6 +262,7 @@ class RunTable(RunEndings):
                 not_before=func.coalesce(batch.c.not_before, runs.c.not_before),
                 error=batch.c.error,
                 outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
+                state=None,
                 finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
             )
             .returning(
