@@ -41,6 +41,8 @@ class Heartbeat:
         self._on_jump = on_jump
         self._steady_since: float | None = None
         self._renewed: float | None = None
+        self._next: float | None = None
+        self.asking_since: float | None = None
         self._database: tuple[Micros, float] | None = None
         self.incarnation = ""
 
@@ -61,6 +63,18 @@ class Heartbeat:
         """Seconds since the last renewal."""
         return asyncio.get_running_loop().time() - self._renewed if self._renewed is not None else 0.0
 
+    @property
+    def lease_left(self) -> float:
+        """Seconds until the lease is over, as far as this worker knows; negative once it is, or while there is none."""
+        return self._lease / SECOND - self.lag if self._renewed is not None else -1.0
+
+    @property
+    def overdue(self) -> float:
+        """By how many seconds the next renewal is late in being asked for; while one is under way, none is."""
+        if self.asking_since is not None or self._next is None:
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - self._next)
+
     def began(self, incarnation: str) -> None:
         """A new incarnation was registered just now."""
         self.incarnation = incarnation
@@ -68,9 +82,13 @@ class Heartbeat:
 
     async def renew_forever(self) -> None:
         """Renews at every third of the lease until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._lease / SECOND / 3)
+            self._next = loop.time() + self._lease / SECOND / 3
+            await asyncio.sleep(self._next - loop.time())
+            self.asking_since = loop.time()
             await self.run_once()
+            self.asking_since = None
 
     async def run_once(self) -> None:
         """One renewal; a worker that was declared dead is told so and begins anew."""

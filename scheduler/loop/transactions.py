@@ -34,6 +34,13 @@ class Transactions:
         self._threads = ThreadPoolExecutor(1 if store.dialect.name == "sqlite" else 3, thread_name_prefix="database")
         self._giving_up = _Flag()
         self.degraded_since: float | None = None
+        self.answered_at: float | None = None
+        self._failed_at: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the database was away when it was last asked."""
+        return self._failed_at is not None and (self.answered_at is None or self.answered_at < self._failed_at)
 
     async def run(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The service's answer; while the database is away, waits with back-off and tries again.
@@ -60,10 +67,24 @@ class Transactions:
         """The service's answer, or `StoreUnavailable` at once."""
         return await self._in_thread(lambda: self._store.run(service, *args, **kwargs))
 
+    async def read(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The answer of a service that only reads, waiting for no writer, or `StoreUnavailable` at once."""
+
+        def work() -> T:
+            with self._store.read() as tx:
+                return service(tx, *args, **kwargs)
+
+        return await self._in_thread(work)
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, work)
-        self._recovered(loop.time())
+        try:
+            answer = await loop.run_in_executor(self._threads, work)
+        except StoreUnavailable:
+            self._failed_at = loop.time()
+            raise
+        self.answered_at = loop.time()
+        self._recovered(self.answered_at)
         return answer
 
     def give_up(self) -> None:

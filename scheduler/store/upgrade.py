@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import as_file, files
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 
 from scheduler.errors import SchemaMismatch
 from scheduler.store.engine import sqlite_file, translated_errors
-from scheduler.store.transaction import Store
+from scheduler.store.transaction import Store, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +31,26 @@ class SchemaState:
         """Whether the code and the schema fit."""
         return self.found == self.needed
 
+    @property
+    def bearable(self) -> bool:
+        """Whether a worker that runs may go on: also under a newer schema, which stays compatible one release back."""
+        return self.current or not self.known
+
 
 def schema_state(store: Store) -> SchemaState:
     """What schema the database has; a SQLite file that does not exist has none and is not created by asking."""
-    script = _script()
-    needed = str(script.get_current_head())
     file = sqlite_file(store.engine.url)
     if file is not None and not file.exists():
-        return SchemaState(None, needed, True)
+        return SchemaState(None, _revisions()[0], True)
     with translated_errors(), store.engine.connect() as connection:
         connection = connection.execution_options(readonly=True)
         with connection.begin():
-            found = MigrationContext.configure(connection).get_current_revision()
-    known = found is None or any(revision.revision == found for revision in script.walk_revisions())
-    return SchemaState(found, needed, known)
+            return _found_on(connection)
+
+
+def schema_seen(tx: Transaction) -> SchemaState:
+    """What schema the database has, as this transaction sees it."""
+    return _found_on(tx.connection)
 
 
 def require_schema(store: Store) -> None:
@@ -89,6 +96,19 @@ def table_names(store: Store) -> list[str]:
     """The tables that are there."""
     with translated_errors():
         return inspect(store.engine).get_table_names()
+
+
+def _found_on(connection: Connection) -> SchemaState:
+    found = MigrationContext.configure(connection).get_current_revision()
+    needed, known = _revisions()
+    return SchemaState(found, needed, found is None or found in known)
+
+
+@lru_cache(maxsize=1)
+def _revisions() -> tuple[str, frozenset[str]]:
+    """The newest revision this code has, and all of them; its files do not change while it runs."""
+    script = _script()
+    return str(script.get_current_head()), frozenset(revision.revision for revision in script.walk_revisions())
 
 
 def _config(folder: str) -> Config:
