@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RetryableError,
     )
     from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
+    from executors.http_job import HttpJobExecutor
     from executors.http_request import HttpExecutor
     from executors.logging_executor import LoggingExecutor
     from executors.output import Output
@@ -61,6 +62,7 @@ _HOME: Final = {
     "ExternalJob": "external_job",
     "Failed": "protocol",
     "HttpExecutor": "http_request",
+    "HttpJobExecutor": "http_job",
     "Job": "external_job",
     "JobBusy": "external_job",
     "JobConfig": "external_job",
@@ -106,6 +108,7 @@ __all__ = [
     "ExternalJob",
     "Failed",
     "HttpExecutor",
+    "HttpJobExecutor",
     "Job",
     "JobBusy",
     "JobConfig",

@@ -25,7 +25,7 @@ from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone
 from executors.hiding import Hidden
 from executors.http_words import url_fault
 from executors.protocol import RunContext
-from executors.services import Answer, Service, shown_url
+from executors.services import Answer, Service, proxy_faults, shown_url
 
 _PHASES: Final = {
     "pending": JobPhase.QUEUED,
@@ -227,15 +227,6 @@ class AirbyteExecutor(ExternalJob):
         if self._host.endswith("/v1"):
             return ""
         return " (is /v1 or /api/public/v1 missing at the end of `host`?)"
-
-
-def proxy_faults(proxies: Mapping[str, str]) -> Iterable[Problem]:
-    """Every fault of an option `proxies`."""
-    for scheme, proxy in proxies.items():
-        if scheme not in ("http", "https"):
-            yield f"proxies.{scheme}", "is no scheme: http or https"
-        elif fault := url_fault(proxy):
-            yield f"proxies.{scheme}", fault
 
 
 def _job_id(value: object) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,9 +21,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from executors.errors import PermanentError, RetryableError
+from executors.errors import PermanentError, Problem, RetryableError
 from executors.hiding import Hidden
-from executors.http_words import http_date, retry_after, words
+from executors.http_words import http_date, retry_after, url_fault, words
 from executors.protocol import RunContext
 
 if TYPE_CHECKING:
@@ -168,14 +168,21 @@ class Service:
 
     def document(self, method: str, url: str, answer: Answer, *, acts: bool = False) -> dict[str, Any]:
         """The JSON object of an answer; `RetryableError` if it is none, its outcome unknown with `acts`."""
-        try:
-            found = answer.parsed()
-        except (ValueError, RecursionError):
-            found = None
+        found = self.json(method, url, answer, acts=acts)
         if not isinstance(found, dict):
-            said = f"{self.title} answered {method} {shown_url(url)} with something else than a JSON object"
-            raise RetryableError(f"{said}: {self.excerpt(answer)}", outcome_known=not acts)
+            raise self._other_than("a JSON object", method, url, answer, acts)
         return found
+
+    def json(self, method: str, url: str, answer: Answer, *, acts: bool = False) -> Any:
+        """The JSON value of an answer; `RetryableError` if it is none, its outcome unknown with `acts`."""
+        try:
+            return answer.parsed()
+        except (ValueError, RecursionError):
+            raise self._other_than("JSON", method, url, answer, acts) from None
+
+    def _other_than(self, wanted: str, method: str, url: str, answer: Answer, acts: bool) -> RetryableError:
+        said = f"{self.title} answered {method} {shown_url(url)} with something else than {wanted}"
+        return RetryableError(f"{said}: {self.excerpt(answer)}", outcome_known=not acts)
 
     def explain(self, answer: Answer) -> str:
         """The status and what the body says about it, in a line."""
@@ -214,6 +221,15 @@ class Service:
     def _broken(self, method: str, url: str, error: BaseException, acts: bool) -> RetryableError:
         said = f"Connection error: {self.title} broke off {method} {shown_url(url)}: {self.hidden.hide(words(error))}"
         return RetryableError(said, outcome_known=not acts)
+
+
+def proxy_faults(proxies: Mapping[str, str]) -> Iterable[Problem]:
+    """Every fault of an option `proxies`."""
+    for scheme, proxy in proxies.items():
+        if scheme not in ("http", "https"):
+            yield f"proxies.{scheme}", "is no scheme: http or https"
+        elif fault := url_fault(proxy):
+            yield f"proxies.{scheme}", fault
 
 
 def shown_url(url: str, *, path: bool = True) -> str:

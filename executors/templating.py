@@ -17,6 +17,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from executors.errors import PermanentError, Problem
 
@@ -60,15 +61,35 @@ def render(config: Any, values: Mapping[str, Any]) -> Any:
     return config
 
 
-def check_placeholders(config: Any, known_inputs: Collection[str], more: Collection[str] = ()) -> list[Problem]:
+def render_url(url: str, values: Mapping[str, Any]) -> str:
+    """The URL with every placeholder replaced by its value, written so that it stays one part of the URL.
+
+    A URL that is exactly one placeholder is its value as it is. Raises `PermanentError` like `render`.
+    """
+    if is_placeholder(url):
+        return as_text(_lookup(url[1:-1], values))
+    return _TOKEN.sub(
+        lambda match: f"{{{match[1]}}}" if match[1] else quote(as_text(_lookup(match[2], values)), safe=""), url
+    )
+
+
+def check_placeholders(config: Any, known_inputs: Collection[str] | None, more: Collection[str] = ()) -> list[Problem]:
     """Every placeholder of `config` that no run could fill, with its path; empty if all is well.
 
-    `known_inputs` are the names of the inputs that the task or the trigger declares; `more` are further names that one
-    executor adds to the usual.
+    `known_inputs` are the names of the inputs that the task or the trigger declares, None if any may be; `more` are
+    further names that one executor adds to the usual.
     """
     problems: list[Problem] = []
-    _check(config, frozenset(known_inputs), (*ROOTS, *more), "", problems)
+    inputs = None if known_inputs is None else frozenset(known_inputs)
+    _check(config, inputs, (*ROOTS, *more), "", problems)
     return problems
+
+
+def as_text(value: Any) -> str:
+    """A value as it stands within a longer text: JSON unless it is a text, nothing for null."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def rfc3339(moment: datetime) -> str:
@@ -82,13 +103,7 @@ def rfc3339(moment: datetime) -> str:
 def _render_text(text: str, values: Mapping[str, Any]) -> Any:
     if is_placeholder(text):
         return _lookup(text[1:-1], values)
-    return _TOKEN.sub(lambda match: f"{{{match[1]}}}" if match[1] else _as_text(_lookup(match[2], values)), text)
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _TOKEN.sub(lambda match: f"{{{match[1]}}}" if match[1] else as_text(_lookup(match[2], values)), text)
 
 
 def _lookup(name: str, values: Mapping[str, Any]) -> Any:
@@ -109,7 +124,9 @@ def _lookup(name: str, values: Mapping[str, Any]) -> Any:
     return value
 
 
-def _check(config: Any, inputs: frozenset[str], roots: tuple[str, ...], path: str, problems: list[Problem]) -> None:
+def _check(
+    config: Any, inputs: frozenset[str] | None, roots: tuple[str, ...], path: str, problems: list[Problem]
+) -> None:
     if isinstance(config, Mapping):
         for key, item in config.items():
             _check(item, inputs, roots, f"{path}.{key}" if path else str(key), problems)
@@ -120,10 +137,11 @@ def _check(config: Any, inputs: frozenset[str], roots: tuple[str, ...], path: st
         problems.extend((path, reason) for reason in _faults(config, inputs, roots))
 
 
-def _faults(text: str, inputs: frozenset[str], roots: tuple[str, ...]) -> list[str]:
+def _faults(text: str, declared: frozenset[str] | None, roots: tuple[str, ...]) -> list[str]:
     from executors.schema import nearest
 
     faults = []
+    inputs = declared or frozenset()
     for match in _TOKEN.finditer(text):
         name = match[2]
         if name is None:
@@ -138,7 +156,13 @@ def _faults(text: str, inputs: frozenset[str], roots: tuple[str, ...]) -> list[s
                 else f" (known: {', '.join((*roots[1:], *sorted(names[: len(inputs)])))})"
             )
             faults.append(f"unknown placeholder {{{name}}}{hint}: write {{{{{name}}}}} if the text is meant")
-        elif root == "inputs" and rest and rest not in inputs and rest.partition(".")[0] not in inputs:
+        elif (
+            root == "inputs"
+            and rest
+            and declared is not None
+            and rest not in inputs
+            and rest.partition(".")[0] not in inputs
+        ):
             faults.append(
                 f"unknown input in {{{name}}}{nearest(rest, sorted(inputs)) or ': this task declares no inputs'}"
             )
