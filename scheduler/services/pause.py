@@ -24,7 +24,7 @@ def lock_pausing(tx: Transaction, trigger_ids: Iterable[int | None]) -> list[int
 def pause_failing(tx: Transaction, locked: list[int], planning: Planning) -> tuple[str, ...]:
     """Deactivates those of the locked triggers whose newest runs all failed; returns their keys.
 
-    Counted are scheduled runs made since the last activation, as many as `pause_on_failure` says; aborted ones tell
+    Counted are runs of slots after the last activation, as many as `pause_on_failure` says; aborted ones tell
     nothing and are left out.
     """
     if not locked:

@@ -116,7 +116,7 @@ class RunLookups:
     def newest_ends(self, wanted: Sequence[tuple[int, Micros, int]]) -> dict[int, list[str]]:
         """The phases in which scheduled runs ended, by trigger, newest slot first.
 
-        `wanted` are triggers with the instant since which their runs were made and how many of them count. Aborted runs
+        `wanted` are triggers with the instant after which their slots lie and how many of their runs count. Aborted runs
         are left out: they tell neither of success nor of failure.
         """
 
@@ -127,7 +127,7 @@ class RunLookups:
                     runs.c.trigger_id == trigger_id,
                     SLOTTED,
                     runs.c.kind == Kind.SCHEDULED.value,
-                    runs.c.created_at >= since,
+                    runs.c.scheduled_at > since,
                     runs.c.phase.in_([Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.TIMED_OUT.value]),
                 )
                 .order_by(runs.c.scheduled_at.desc())
