@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -28,6 +28,7 @@ from scheduler.store.gates import Gates
 from scheduler.store.run_endings import RunEndings
 from scheduler.store.run_lookups import OPEN_PHASES, OPEN_TEXT, READY, may_start
 from scheduler.store.schema import attempts, runs, triggers, workers
+from scheduler.store.tally import Start
 
 
 class NewRun(NamedTuple):
@@ -70,6 +71,7 @@ class TakenRun(NamedTuple):
     serial: bool
     gated: bool
     owner: str
+    not_before: Micros
 
 
 class FinishedAttempt(NamedTuple):
@@ -146,8 +148,11 @@ class RunTable(RunEndings):
             .on_conflict_do_nothing(index_elements=["name"])
             .returning(*_TAKEN, runs.c.phase)
         )
-        inserted = self._tx.connection.execute(statement).all()
-        return [(TakenRun(*row[:-1]), row[-1] == Phase.RUNNING) for row in inserted]
+        rows = self._tx.connection.execute(statement).all()
+        inserted = [(TakenRun(*row[:-1]), row[-1] == Phase.RUNNING) for row in rows]
+        self._tx.tally.inserted[Kind.SCHEDULED] += len(inserted)
+        self._count_starts(run for run, running in inserted if running)
+        return inserted
 
     def mismatched(self, new: Sequence[NewRun]) -> list[str]:
         """Names of this batch under which a run for another trigger or slot is stored."""
@@ -170,7 +175,9 @@ class RunTable(RunEndings):
     def insert_manual(self, values: Mapping[str, Any]) -> bool:
         """Inserts one run fired by hand; False where its name exists already."""
         statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
-        return bool(self._tx.connection.execute(statement).rowcount)
+        inserted = bool(self._tx.connection.execute(statement).rowcount)
+        self._tx.tally.inserted[values["kind"]] += inserted
+        return inserted
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -229,7 +236,15 @@ class RunTable(RunEndings):
             .returning(*_TAKEN)
         )
         taken = [TakenRun(*row) for row in self._tx.connection.execute(taking).all()]
+        self._count_starts(taken)
         return sorted(taken, key=lambda run: (run.priority, run.scheduled_at or run.created_at, run.name))
+
+    def _count_starts(self, taken: Iterable[TakenRun]) -> None:
+        for run in taken:
+            # Until it is first taken, a slot's run may start from the slot's due instant on.
+            first = run.fence == 1 and run.kind == Kind.SCHEDULED
+            lateness = max(0, run.started_at - run.not_before) if first else None
+            self._tx.tally.started.append(Start(run.executor, run.kind, run.priority > 0, lateness))
 
     def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
         """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
@@ -269,10 +284,16 @@ class RunTable(RunEndings):
                 runs.c.name,
                 (runs.c.fence - 1).label("fence"),
                 (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
+                runs.c.phase,
+                runs.c.executor,
             )
         )
+        found = self._tx.connection.execute(statement).all()
+        self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
+        self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase != Phase.QUEUED)
+        self._tx.tally.refused += len(ended) - len(found)
         # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
-        counted = {(row.name, row.fence): row.attempt for row in self._tx.connection.execute(statement)}
+        counted = {(row.name, row.fence): row.attempt for row in found}
         rows = [
             {
                 "run_name": item.name,
