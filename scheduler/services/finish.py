@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
+from scheduler.services.defer import Deferral, as_text
 from scheduler.services.pause import lock_pausing, pause_failing
 from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
@@ -23,6 +24,9 @@ class Ended:
 
     `retryable` False ends the run whatever attempts are left. `known` False means nobody can tell whether the target did
     the work: the next attempt then keeps the idempotency key.
+
+    `waited`: the run was DEFERRED, and its wait is over with this. `event` is how its external job ended, and `links` are
+    pages about that job; a run that is tried again keeps no event. An outcome with a `deferral` is no end: the run waits.
     """
 
     execution: Execution
@@ -33,6 +37,10 @@ class Ended:
     retryable: bool = True
     known: bool = True
     retry_after: timedelta | None = None
+    waited: bool = False
+    event: Mapping[str, Any] | None = None
+    links: Sequence[Mapping[str, str]] | None = None
+    deferral: Deferral | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Finished:
 
     def counts(self, item: Ended) -> bool:
         """Whether this end is what was recorded: a batch may hold another one of the same run."""
-        return (item.execution.run.name, item.execution.run.fence) in self.fences
+        return _key(item) in self.fences
 
 
 def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str, planning: Planning | None = None) -> Finished:
@@ -62,6 +70,8 @@ def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str, planning: 
     failed = {item.execution.run.trigger_id for item, row in zip(ended, rows, strict=True) if _failed(item, row)}
     pausing = lock_pausing(tx, failed)
     counted = tx.runs.finish(rows, worker, now)
+    tx.waits.remove(item.execution.run.name for item in ended if item.waited and _key(item) in counted)
+    tx.waits.record_events([_told(item) for item in ended if item.event is not None and _key(item) in counted])
     if any(item.execution.run.gated for item in ended):
         tx.notify()  # Somebody's turn may have come, and this worker may have no place for it.
     return Finished(
@@ -71,6 +81,15 @@ def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str, planning: 
         fences=frozenset(counted),
         paused=pause_failing(tx, pausing, planning or Planning()),
     )
+
+
+def _key(item: Ended) -> tuple[str, int]:
+    return item.execution.run.name, item.execution.run.fence
+
+
+def _told(item: Ended) -> tuple[str, str | None, str | None]:
+    links = None if item.links is None else as_text(list(item.links))
+    return item.execution.run.name, storable(as_text(item.event)), storable(links)
 
 
 def _failed(item: Ended, row: FinishedAttempt) -> bool:
@@ -97,18 +116,20 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         owner=run.owner,
         phase=(Phase.QUEUED if again is not None else item.phase).value,
         not_before=again,
-        known_end=item.known and item.phase is Phase.FAILED,
-        error=_storable(item.error),
+        # Of a job it is known when it is over, however the run ends.
+        known_end=item.known and (item.phase is Phase.FAILED or item.event is not None),
+        error=storable(item.error),
         outputs=None
         if item.outputs is None
-        else _storable(json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False)),
+        else storable(json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False)),
         attempt_phase=item.phase.value,
         started_at=run.started_at,
-        output=_storable(item.output),
+        output=storable(item.output),
     )
 
 
-def _storable(text: str | None) -> str | None:
+def storable(text: str | None) -> str | None:
+    """The text with what no database keeps replaced."""
     # Commands print anything; no database keeps half a surrogate pair, and PostgreSQL keeps no NUL.
     if text is None:
         return None

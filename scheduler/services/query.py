@@ -12,6 +12,7 @@ from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.errors import NotFound, SpecError
 from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.services.operate import TriggerKey
+from scheduler.services.waiting import links_seen, waiting_words
 from scheduler.store.rows import Row
 from scheduler.store.run_lookups import run_filters
 from scheduler.store.transaction import Transaction
@@ -134,16 +135,17 @@ def show_run(tx: Transaction, name: str) -> dict[str, Any]:
         raise NotFound("run", name)
     spec = tx.tasks.specs([row["spec_digest"]]).get(row["spec_digest"])
     attempts = [{key: attempt[key] for key in _ATTEMPT_KEYS} for attempt in tx.runs.attempts_of(name)]
+    wait = tx.waits.of_run(name) if row["phase"] == Phase.DEFERRED else None
     return _run(row) | {
         "inputs": merge_inputs(spec.inputs if isinstance(spec, TaskSpec) else {}, json.loads(row["inputs"])),
         "outputs": json.loads(row["outputs"]) if row["outputs"] else None,
-        "links": [],
-        "event": None,
+        "links": links_seen(wait) or (json.loads(row["links"]) if row["links"] else []),
+        "event": json.loads(row["event"]) if row["event"] else None,
         "attempts": attempts,
         "executor": row["executor"],
         "kind": row["kind"],
         "covers": [row["covers_from"], row["covers_to"]] if row["covers_from"] is not None else None,
-        "waiting_for": _waiting_for(tx, row),
+        "waiting_for": _waiting_for(tx, row) if wait is None else waiting_words(tx, wait),
     }
 
 
@@ -185,8 +187,8 @@ def list_slots(tx: Transaction, key: TriggerKey, limit: int = 50) -> list[dict[s
 
 def list_workers(tx: Transaction) -> list[dict[str, Any]]:
     """The living workers and how many runs each holds."""
-    keys = ("name", "version", "started_at", "renewed_at", "lease_until", "running")
-    return [{key: row[key] for key in keys} | {"waits": 0} for row in tx.workers.list_living()]
+    keys = ("name", "version", "started_at", "renewed_at", "lease_until", "running", "waits")
+    return [{key: row[key] for key in keys} for row in tx.workers.list_living()]
 
 
 def _trigger(row: Row, now: Micros) -> dict[str, Any]:

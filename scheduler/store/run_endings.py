@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, null, select, text, update
 
 from scheduler.domain.instants import Micros
-from scheduler.domain.run import Kind, Phase
+from scheduler.domain.run import FINAL, Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, TEXT
 from scheduler.store.run_lookups import OPEN_TEXT, RunLookups
 from scheduler.store.schema import attempts, runs, workers
@@ -65,8 +65,9 @@ class RunEndings(RunLookups):
                 error=case((queued, note), else_=runs.c.error),
                 finished_at=case((queued, literal(now, BIGINT)), else_=null()),
             )
-            .returning(runs.c.name, runs.c.phase)
-        )
+            .returning(runs.c.name, runs.c.phase, runs.c.executor)
+        ).all()
+        self._count_ends((row.phase, row.executor) for row in ended)
         return {row.name: row.phase for row in ended}
 
     def intended(self, owner: str) -> dict[tuple[str, int], str]:
@@ -78,7 +79,7 @@ class RunEndings(RunLookups):
 
     def abort_unstarted(self, trigger_ids: Sequence[int], now: Micros, note: str) -> int:
         """Scheduled runs of these triggers that never started are over; started, deferred and retrying ones go on."""
-        result = self._tx.connection.execute(
+        ended = self._tx.connection.execute(
             update(runs)
             .where(
                 runs.c.trigger_id.in_(trigger_ids),
@@ -87,20 +88,22 @@ class RunEndings(RunLookups):
                 runs.c.started_at.is_(None),
             )
             .values(phase=Phase.ABORTED.value, fence=runs.c.fence + 1, error=note, finished_at=now)
+            .returning(runs.c.executor)
         )
-        return int(result.rowcount)
+        return self._count_ends((Phase.ABORTED.value, executor) for executor in ended.scalars())
 
     def abort_open(self, now: Micros, limit: int, note: str) -> int:
         """Open runs are over, whoever holds them, at most `limit`; returns how many were."""
         wanted = select(runs.c.name).where(text(OPEN_TEXT)).order_by(runs.c.name).limit(limit)
         chosen = self._tx.dialect.locked(wanted, of=runs, skip=False).cte("open")
         claimed = chosen.prefix_with("MATERIALIZED", dialect="postgresql")
-        result = self._tx.connection.execute(
+        ended = self._tx.connection.execute(
             update(runs)
             .where(runs.c.name.in_(select(claimed.c.name)))
             .values(phase=Phase.ABORTED.value, owner=None, fence=runs.c.fence + 1, error=note, finished_at=now)
+            .returning(runs.c.executor)
         )
-        return int(result.rowcount)
+        return self._count_ends((Phase.ABORTED.value, executor) for executor in ended.scalars())
 
     def overdue(self, now: Micros, limit: int) -> list[int | None]:
         """The triggers of queued runs whose deadline is over."""
@@ -123,9 +126,10 @@ class RunEndings(RunLookups):
                 error=case((runs.c.error.is_(None), over), else_=over + " again; before: " + runs.c.error),
                 finished_at=literal(now, BIGINT),
             )
-            .returning(runs.c.name)
-        )
-        return sorted(ended.scalars())
+            .returning(runs.c.name, runs.c.executor)
+        ).all()
+        self._count_ends((Phase.TIMED_OUT.value, row.executor) for row in ended)
+        return sorted(row.name for row in ended)
 
     # --- their worker is gone, or leaves -----------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class RunEndings(RunLookups):
         types = {"name": TEXT, "phase": TEXT, "lost": INTEGER, "not_before": BIGINT, "error": TEXT}
         batch = self._tx.dialect.rows("l", types, [row[: len(types)] for row in rows])
         queued = batch.c.phase == Phase.QUEUED.value
-        self._tx.connection.execute(
+        changed = self._tx.connection.execute(
             update(runs)
             .where(runs.c.name == batch.c.name)
             .values(
@@ -173,7 +177,10 @@ class RunEndings(RunLookups):
                 fence=runs.c.fence + case((queued, 0), else_=1),
                 finished_at=case((queued, null()), else_=literal(now, BIGINT)),
             )
-        )
+            .returning(runs.c.phase, runs.c.executor)
+        ).all()
+        self._tx.tally.lost.update(row.phase for row in changed)
+        self._count_ends((row.phase, row.executor) for row in changed)
         ended = [
             {
                 "run_name": row.name,
@@ -207,9 +214,16 @@ class RunEndings(RunLookups):
                 error=case((cancelled, runs.c.intent_note), else_=runs.c.error),
                 finished_at=case((cancelled, literal(now, BIGINT)), else_=null()),
             )
-            .returning(runs.c.name)
-        )
-        return len(given.all())
+            .returning(runs.c.phase, runs.c.executor)
+        ).all()
+        self._count_ends((row.phase, row.executor) for row in given)
+        return len(given)
+
+    def _count_ends(self, changed: Iterable[tuple[str, str]]) -> int:
+        """Counts those of the phases and executors that are final; returns how many there were in all."""
+        rows = list(changed)
+        self._tx.tally.ended.update((phase, executor) for phase, executor in rows if Phase(phase) in FINAL)
+        return len(rows)
 
     # --- begun again -------------------------------------------------------------------------------------------------
 
@@ -229,6 +243,7 @@ class RunEndings(RunLookups):
                 deadline_at=deadline_at,
                 intent=None,
                 intent_note=None,
+                event=None,
                 finished_at=None,
                 fence=runs.c.fence + 1,
             )

@@ -27,6 +27,7 @@ from scheduler.store.specs import SpecTable
 from scheduler.store.tally import Tally, Watcher
 from scheduler.store.tasks import TaskTable
 from scheduler.store.triggers import TriggerTable
+from scheduler.store.waits import WaitTable
 from scheduler.store.workers import WorkerTable
 
 P = ParamSpec("P")
@@ -50,6 +51,7 @@ class Transaction:
         self.triggers = TriggerTable(self)
         self.revisions = RevisionTable(self)
         self.runs = RunTable(self)
+        self.waits = WaitTable(self)
         self.ledger = LedgerTable(self)
         self.workers = WorkerTable(self)
 

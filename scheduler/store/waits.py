@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import RowMapping, and_, delete, func, literal, or_, select, text, true, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, literal, select, text, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
@@ -123,8 +123,9 @@ class WaitTable:
 
     # --- begun -------------------------------------------------------------------------------------------------------
 
-    def begin(self, new: Sequence[NewWait], now: Micros) -> dict[WaitKey, str | None]:
-        """Runs become DEFERRED and get their waits; returns those that did, and why somebody wants them to end.
+    def begin(self, new: Sequence[NewWait], by: str, now: Micros) -> dict[WaitKey, str | None]:
+        """Runs that `by` executes become DEFERRED and get their waits; returns those that did, and why somebody wants
+        them to end.
 
         One left out was taken by somebody else since, or is over. Told again, because an answer was lost on the way, it
         changes nothing and answers the same.
@@ -133,14 +134,9 @@ class WaitTable:
             return {}
         ordered = sorted(new, key=_key)
         batch = self._tx.dialect.rows("d", _KEY, [_key(row) for row in ordered])
-        present = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner).exists()
         deferred = self._tx.connection.execute(
             update(runs)
-            .where(
-                runs.c.name == batch.c.run_name,
-                runs.c.fence == batch.c.fence,
-                or_(runs.c.owner.is_(None), present),
-            )
+            .where(runs.c.name == batch.c.run_name, runs.c.fence == batch.c.fence, self._of_this_epoch(by))
             .values(phase=Phase.DEFERRED.value, owner=None, state=None)
             .returning(runs.c.name, runs.c.fence, _INTENT)
         )
@@ -199,8 +195,8 @@ class WaitTable:
         """Waits of these runs that this incarnation holds."""
         return self._look_up(owner, waits.c.run_name.in_(sorted(names)), waits.c.owner == owner)
 
-    def write(self, states: Sequence[WaitState]) -> set[WaitKey]:
-        """Stores how waits stand; returns those that were still held under these fences.
+    def write(self, states: Sequence[WaitState], by: str) -> set[WaitKey]:
+        """Stores how waits stand that `by` has taken over; returns those that were still held under these fences.
 
         Where another open wait may have the same job, ask `taken_jobs` before.
         """
@@ -210,7 +206,7 @@ class WaitTable:
         changed = {name: batch.c[name] for name in WaitState._fields if name not in _KEY}
         statement = (
             update(waits)
-            .where(waits.c.run_name == batch.c.run_name, waits.c.fence == batch.c.fence)
+            .where(waits.c.run_name == batch.c.run_name, waits.c.fence == batch.c.fence, self._of_this_epoch(by))
             .values(changed)
             .returning(waits.c.run_name, waits.c.fence)
         )
@@ -235,10 +231,10 @@ class WaitTable:
 
     # --- let go ------------------------------------------------------------------------------------------------------
 
-    def release(self, owner: str) -> int:
-        """This incarnation holds none of its waits any more; others may take them over."""
-        result = self._tx.connection.execute(update(waits).where(waits.c.owner == owner).values(owner=None))
-        return int(result.rowcount)
+    def release(self, owner: str, keep: Iterable[str] = ()) -> int:
+        """This incarnation holds none of its waits any more, but those of the runs to `keep`; others may take them over."""
+        statement = update(waits).where(waits.c.owner == owner, waits.c.run_name.not_in(sorted(keep)))
+        return len(self._tx.connection.execute(statement.values(owner=None).returning(waits.c.run_name)).all())
 
     def release_lost(self, limit: int) -> int:
         """Waits of workers that are not alive lose their owner, and nothing else: the runs stay DEFERRED."""
@@ -266,10 +262,12 @@ class WaitTable:
 
     def remove(self, names: Iterable[str]) -> None:
         """Forgets the waits of runs that are locked, and over or queued again."""
-        self._tx.connection.execute(delete(waits).where(waits.c.run_name.in_(sorted(names))))
+        gone = sorted(names)
+        if gone:
+            self._tx.connection.execute(delete(waits).where(waits.c.run_name.in_(gone)))
 
-    def resume(self, resumed: Sequence[ResumedRun]) -> set[WaitKey]:
-        """Deferred runs are queued again, to be executed with what they are given, and their waits go.
+    def resume(self, resumed: Sequence[ResumedRun], by: str) -> set[WaitKey]:
+        """Deferred runs are queued again by `by`, to be executed with what they are given, and their waits go.
 
         Returns those whose fence was still this one.
         """
@@ -279,7 +277,7 @@ class WaitTable:
         batch = self._tx.dialect.rows("r", types, sorted(resumed))
         statement = (
             update(runs)
-            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence)
+            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, self._of_this_epoch(by))
             .values(phase=Phase.QUEUED.value, not_before=batch.c.not_before, state=batch.c.state)
             .returning(runs.c.name, runs.c.fence)
         )
@@ -288,14 +286,19 @@ class WaitTable:
         return queued
 
     def record_events(self, events: Sequence[tuple[str, str | None, str | None]]) -> None:
-        """Keeps with runs the outcome event and the links, as texts; one that is None leaves what is there."""
+        """Keeps with runs the links, and with those that are over the outcome event, as texts; None leaves what is there."""
         if not events:
             return
         batch = self._tx.dialect.rows("e", {"name": TEXT, "event": TEXT, "links": TEXT}, sorted(events, key=_key))
         self._tx.connection.execute(
             update(runs)
             .where(runs.c.name == batch.c.name)
-            .values(event=func.coalesce(batch.c.event, runs.c.event), links=func.coalesce(batch.c.links, runs.c.links))
+            .values(
+                event=case(
+                    (runs.c.finished_at.is_(None), runs.c.event), else_=func.coalesce(batch.c.event, runs.c.event)
+                ),
+                links=func.coalesce(batch.c.links, runs.c.links),
+            )
         )
 
     # --- looked for --------------------------------------------------------------------------------------------------
@@ -327,6 +330,14 @@ class WaitTable:
     def of_run(self, name: str) -> RowMapping | None:
         """What a run waits for."""
         return self._tx.connection.execute(select(waits).where(waits.c.run_name == name)).mappings().one_or_none()
+
+    def _of_this_epoch(self, incarnation: str) -> ColumnElement[bool]:
+        # Who was there before the database was restored from a backup speaks of another history.
+        return (
+            select(workers.c.incarnation)
+            .where(workers.c.incarnation == incarnation, workers.c.epoch == self._tx.meta.sql_epoch())
+            .exists()
+        )
 
     def _look_up(self, owner: str | None, *conditions: Any) -> list[FoundWait]:
         stored = [StoredWait(*row) for row in self._tx.connection.execute(select(*_STORED).where(and_(*conditions)))]

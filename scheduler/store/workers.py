@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import RowMapping, delete, func, or_, select, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.schema import runs, workers
+from scheduler.store.schema import runs, waits, workers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
@@ -94,16 +94,24 @@ class WorkerTable:
         return int(self._tx.connection.execute(statement).rowcount)
 
     def list_living(self) -> Sequence[RowMapping]:
-        """The living workers with how many runs each holds, oldest first."""
+        """The living workers with how many runs and how many waits each holds, oldest first."""
         held = (
             select(runs.c.owner, func.count().label("running"))
             .where(runs.c.owner.is_not(None))
             .group_by(runs.c.owner)
             .subquery()
         )
+        watched = (
+            select(waits.c.owner, func.count().label("waits"))
+            .where(waits.c.owner.is_not(None))
+            .group_by(waits.c.owner)
+            .subquery()
+        )
+        counts = [func.coalesce(held.c.running, 0).label("running"), func.coalesce(watched.c.waits, 0).label("waits")]
         statement = (
-            select(workers, func.coalesce(held.c.running, 0).label("running"))
+            select(workers, *counts)
             .join(held, held.c.owner == workers.c.incarnation, isouter=True)
+            .join(watched, watched.c.owner == workers.c.incarnation, isouter=True)
             .where(workers.c.alive)
             .order_by(workers.c.started_at)
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-VALUES = {"executors.protocol", "executors.errors", "executors.waits"}
+VALUES = {"executors.protocol", "executors.errors", "executors.waits", "executors.external_job"}
 DOMAIN_AND_ERRORS = {"scheduler.domain", "scheduler.errors"}
 
 # What each layer may import of this project; `scheduler.errors` is open to all of scheduler.
@@ -24,6 +24,7 @@ MAY: dict[str, set[str]] = {
         "scheduler.store.transaction",
         "scheduler.store.notifications",
         "scheduler.store.runs",
+        "scheduler.store.waits",
         "scheduler.clock",
         *DOMAIN_AND_ERRORS,
         *VALUES,

@@ -1,0 +1,179 @@
+"""One wait in a worker's hands. There may be thousands: all that can be shared or made again is not kept."""
+
+from __future__ import annotations
+
+import json
+from asyncio import Timeout
+from sys import intern
+
+from executors.external_job import Job
+from scheduler.domain.instants import Micros, from_datetime, parse_rfc3339, to_datetime, to_rfc3339
+from scheduler.domain.wait import Ending, Stage, WaitKind
+from scheduler.services.defer import as_text
+from scheduler.services.take import Execution
+from scheduler.services.watch import Claimed
+from scheduler.store.waits import WaitKey, WaitState
+
+
+class HeldWait:
+    """A wait as its holder keeps it: what is stored, and what only matters while it is held."""
+
+    __slots__ = (
+        "asked",
+        "attention",
+        "budget",
+        "created_at",
+        "due",
+        "ending",
+        "ends_at",
+        "error_since",
+        "errors",
+        "execution",
+        "interval",
+        "job_id",
+        "kind",
+        "last_error",
+        "look_at",
+        "looking",
+        "seen",
+        "stage",
+        "state",
+        "sure_at",
+        "timer",
+        "turn",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        execution: Execution,
+        kind: WaitKind,
+        stage: Stage,
+        *,
+        look_at: Micros,
+        interval: Micros,
+        budget: Micros,
+        ends_at: Micros | None,
+        created_at: Micros,
+        state: str | None = None,
+        job_id: str | None = None,
+        watched: bool = False,
+    ) -> None:
+        self.execution = execution
+        self.kind = kind
+        self.stage = stage
+        self.look_at = look_at
+        self.interval = interval
+        self.budget = budget
+        self.ends_at = ends_at
+        self.created_at = created_at
+        self.state = state
+        self.job_id = job_id
+        self.watched = watched
+        self.error_since: Micros | None = None
+        self.last_error: str | None = None
+        self.ending: Ending | None = None
+        self.seen: str | None = None
+        # Errors in a row; whether the job was asked to end by us; until when a missing job may still appear.
+        self.errors = 0
+        self.asked = False
+        self.sure_at: Micros = 0
+        # Its entry in the agenda, whether somebody looks at it now and may be interrupted, and whether that is wished.
+        self.turn = 0
+        self.due = 0.0
+        self.looking = False
+        self.attention = False
+        self.timer: Timeout | None = None
+
+    @classmethod
+    def of(cls, claimed: Claimed) -> HeldWait:
+        """A wait that was just taken over."""
+        stored = claimed.wait
+        held = cls(
+            compact(claimed.execution),
+            WaitKind(stored.kind),
+            Stage(stored.stage),
+            look_at=stored.look_at,
+            interval=stored.interval,
+            budget=stored.budget,
+            ends_at=stored.ends_at,
+            created_at=stored.created_at,
+            state=stored.state,
+            job_id=stored.job_id,
+            watched=stored.watched,
+        )
+        held.error_since, held.last_error, held.seen = stored.error_since, stored.last_error, stored.seen
+        held.errors = 1 if stored.error_since is not None else 0
+        held.ending = None if stored.ending is None else Ending.decode(stored.ending)
+        return held
+
+    @property
+    def key(self) -> WaitKey:
+        """The run and the fence that it and its wait have."""
+        return self.execution.run.name, self.execution.run.fence
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.execution.run.name
+
+    @property
+    def job(self) -> Job | None:
+        """The job that is watched, once there is one."""
+        if self.kind is not WaitKind.JOB or self.state is None:
+            return None
+        document = json.loads(self.state)
+        created = document["created_at"]
+        return Job(
+            document["meta"], self.job_id or "", None if created is None else to_datetime(parse_rfc3339(created))
+        )
+
+    @job.setter
+    def job(self, job: Job) -> None:
+        self.state = job_text(job)
+        self.job_id = job.job_id or None
+
+    def to_state(self) -> WaitState:
+        """What is stored."""
+        return WaitState(
+            run_name=self.execution.run.name,
+            fence=self.execution.run.fence,
+            kind=self.kind.value,
+            stage=self.stage.value,
+            look_at=self.look_at,
+            interval=self.interval,
+            budget=self.budget,
+            state=self.state,
+            job_id=self.job_id,
+            error_since=self.error_since,
+            last_error=self.last_error,
+            ending=None if self.ending is None else self.ending.encode(),
+            seen=self.seen,
+        )
+
+
+def job_text(job: Job) -> str:
+    """A job as it is stored."""
+    created = None if job.created_at is None else to_rfc3339(from_datetime(job.created_at))
+    return as_text({"meta": dict(job.meta), "created_at": created}) or ""
+
+
+def compact(execution: Execution) -> Execution:
+    """The same with texts shared that many runs have in common."""
+    run = execution.run
+    return Execution(
+        run._replace(
+            kind=intern(run.kind),
+            version=intern(run.version),
+            spec_digest=intern(run.spec_digest),
+            inputs=intern(run.inputs),
+            executor=intern(run.executor),
+            owner=intern(run.owner),
+            state=None,
+        ),
+        execution.spec,
+        intern(execution.project),
+        intern(execution.domain),
+        intern(execution.task),
+        execution.trigger if execution.trigger is None else intern(execution.trigger),
+    )

@@ -1,0 +1,93 @@
+"""Runs that begin to wait outside the worker: RUNNING → DEFERRED, and their places are free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from executors.protocol import Deferred
+from executors.waits import Poll
+from scheduler.domain.instants import Micros, from_datetime, to_micros
+from scheduler.domain.wait import Stage, WaitKind
+from scheduler.services.take import Execution
+from scheduler.store.transaction import Transaction
+from scheduler.store.waits import NewWait, WaitKey
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """A run that shall wait.
+
+    `look_at` is the instant to wait for, None for what is looked at `interval` from now; `budget` is how long errors may
+    follow each other. `state` and a job are kept as JSON texts. `watched` is a job that was there before the run.
+    """
+
+    execution: Execution
+    kind: WaitKind
+    stage: Stage = Stage.WAITING
+    look_at: Micros | None = None
+    interval: Micros = 0
+    budget: Micros = 0
+    state: str | None = None
+    job_id: str | None = None
+    watched: bool = False
+
+    @property
+    def key(self) -> WaitKey:
+        """The run and the fence it is deferred under."""
+        return self.execution.run.name, self.execution.run.fence
+
+
+def deferral_of(execution: Execution, outcome: Deferred) -> Deferral:
+    """What an executor asked for by returning `Deferred`."""
+    state = as_text(outcome.state)
+    if isinstance(outcome.wait, Poll):
+        interval, budget = to_micros(outcome.wait.interval), to_micros(outcome.wait.error_budget)
+        return Deferral(execution, WaitKind.POLL, interval=interval, budget=budget, state=state)
+    return Deferral(execution, WaitKind.UNTIL, look_at=from_datetime(outcome.wait.at), state=state)
+
+
+def ends_at(execution: Execution) -> Micros | None:
+    """When the attempt's time is over: its timeout, deferrals included, or the run's deadline; None: never."""
+    ends = [] if execution.timeout is None else [execution.run.started_at + to_micros(execution.timeout)]
+    if execution.run.deadline_at is not None:
+        ends.append(execution.run.deadline_at)
+    return min(ends, default=None)
+
+
+def defer_runs(tx: Transaction, deferrals: Sequence[Deferral], by: str) -> dict[WaitKey, str | None]:
+    """Runs that `by` executes begin to wait; returns those that do, and why somebody wants them to end, if anybody does.
+
+    Waits that have to be looked at are `by`'s from the beginning. A run left out was taken by somebody else since.
+    """
+    now = tx.now()
+    return tx.waits.begin([_new(item, by, now) for item in deferrals], by, now)
+
+
+def as_text(state: Any) -> str | None:
+    """A JSON value as the text that is stored; None is nothing."""
+    return None if state is None else json.dumps(state, separators=(",", ":"), ensure_ascii=False)
+
+
+def _new(item: Deferral, by: str, now: Micros) -> NewWait:
+    run, ends = item.execution.run, ends_at(item.execution)
+    look_at = now + item.interval if item.look_at is None else item.look_at
+    until = item.kind is WaitKind.UNTIL
+    return NewWait(
+        run_name=run.name,
+        fence=run.fence,
+        executor=run.executor,
+        kind=item.kind.value,
+        stage=item.stage.value,
+        owner=None if until else by,
+        # What the database watches it watches for both: the instant, and the end of the attempt's time.
+        look_at=min(look_at, ends) if until and ends is not None else look_at,
+        interval=item.interval,
+        budget=item.budget,
+        ends_at=ends,
+        state=item.state,
+        job_id=item.job_id,
+        watched=item.watched,
+    )
