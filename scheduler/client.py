@@ -23,6 +23,7 @@ from scheduler.services import definitions, many, operate, query, remove, specs
 from scheduler.services.cancel import Cancelled, cancel_run
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
+from scheduler.services.export import Exported, export_tasks
 from scheduler.services.forecast import Forecast, forecast
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
@@ -37,6 +38,7 @@ __all__ = [
     "Client",
     "DeployPlan",
     "DeployResult",
+    "Exported",
     "Forecast",
     "TriggerKey",
     "TriggerPlan",
@@ -294,6 +296,13 @@ class Client:
         """What would fire in (after, until] if nothing changed; nothing is fired. Raises `SpecError` for too long a period."""
         with self._store.read() as tx:
             return forecast(tx, after, until, project=project, domain=domain, task=task, name=name, limit=limit)
+
+    def export(
+        self, *, project: str | None = None, domain: str | None = None, task: str | None = None
+    ) -> list[Exported]:
+        """Every deployed task as its last deploy left it, by key: deployed again, these definitions change nothing."""
+        with self._store.read() as tx:
+            return export_tasks(tx, project=project, domain=domain, task=task)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Root(LazyGroup):
     verbs: ClassVar = {
         "serve": Verb("serve", "Run a worker until SIGTERM or Ctrl-C, then drain it."),
         "deploy": Verb("deploy", "Deploy tasks and their triggers from manifests."),
+        "export": Verb("export", "Write what is deployed back as manifests."),
         "next": Verb("next", "Say when a schedule fires, without any database."),
         "simulate": Verb("simulate", "Say what the deployed triggers would fire in a period."),
         "slots": Verb("slots", "Say what became of each slot of a trigger."),
@@ -37,7 +38,7 @@ class Root(LazyGroup):
         "db": Verb("db", "Look after the database's schema: upgrade, current."),
         "version": Verb("version", "Print the version."),
     }
-    later = frozenset({"backfill", "export", "doctor", "token"})
+    later = frozenset({"backfill", "doctor", "token"})
 
     def invoke(self, ctx: Any) -> Any:
         try:

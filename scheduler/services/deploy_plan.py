@@ -80,7 +80,7 @@ def plan_deploy(tx: Transaction, definition: TaskDefinition, source: Source = "m
     triggers += [_created(definition, spec, now) for spec in difference.created + difference.revived]
     triggers += [TriggerPlan(name, "unchanged") for name in difference.unchanged]
     triggers += [_pruned(live[name], now) for name in difference.pruned]
-    before = _last_definition(tx, task)
+    before = None if task["deleted_at"] is not None else _last_definition(tx, task)
     differences = () if before is None else changes(task_form(before, whole=True), task_form(definition, whole=True))
     order = {spec.name: place for place, spec in enumerate(definition.triggers)}
     action: Action = "changed" if differences or any(item.action != "unchanged" for item in triggers) else "unchanged"
@@ -165,12 +165,11 @@ def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> Tri
         fires_after = _fires(new_job, after, _left(new))
     else:
         fires_after = _fires(new_job, _position(row, after), _left(new))
-    before = deployed_spec(row) or TriggerSpec(spec.name)
     return TriggerPlan(
         spec.name,
         "changed",
         _automation(spec),
-        changes(_comparable(before), _comparable(spec)),
+        _trigger_changes(deployed_spec(row) or TriggerSpec(spec.name), spec),
         _fires(old_job, _position(row, after), _left(row)),
         fires_after,
     )
@@ -182,11 +181,18 @@ def _pruned(row: Row, now: Micros) -> TriggerPlan:
     return TriggerPlan(row["name"], "pruned", None if before is None else _automation(before), fires_before=fires)
 
 
-def _comparable(spec: TriggerSpec) -> dict[str, Any]:
-    form = trigger_form(spec, whole=True)
-    calendars = {item["name"]: {"dates": item["dates"], "policy": item["policy"]} for item in form["calendars"]}
-    # By name, so that one more date does not read as another list of calendars; their order means nothing.
-    return form | {"calendars": calendars}
+def _trigger_changes(before: TriggerSpec, after: TriggerSpec) -> tuple[Change, ...]:
+    old, new = trigger_form(before, whole=True), trigger_form(after, whole=True)
+    # Calendars by name, so that one more date does not read as another list; only their order is told as a list.
+    return changes(_with_named_calendars(old), _with_named_calendars(new)) or changes(old, new)
+
+
+def _with_named_calendars(form: dict[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for item in form["calendars"]:
+        name = item["name"] if item["name"] not in named else f"{item['name']} ({len(named) + 1})"
+        named[name] = {"dates": item["dates"], "policy": item["policy"]}
+    return form | {"calendars": named}
 
 
 def _automation(spec: TriggerSpec) -> Mapping[str, Any] | None:

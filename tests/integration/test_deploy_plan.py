@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,12 +84,21 @@ def test_fields_are_told_as_manifests_name_them_defaults_included(world: World) 
 
 
 def test_one_more_date_of_a_calendar_is_told_as_just_that(world: World) -> None:
-    from datetime import date
-
     christmas = Calendar("holidays", frozenset({date(2026, 12, 25)}))
     world.deploy(trigger(calendars=(christmas,)))
     found = plan(world, trigger(calendars=(replace(christmas, dates=christmas.dates | {date(2027, 1, 1)}),)))
     assert changed(found) == {".calendars.holidays.dates": (["2026-12-25"], ["2026-12-25", "2027-01-01"])}
+
+
+def test_calendars_in_another_order_are_told_as_a_list(world: World) -> None:
+    one, other = Calendar("a"), Calendar("b")
+    world.deploy(trigger(calendars=(one, other)))
+    assert list(changed(plan(world, trigger(calendars=(other, one))))) == [".calendars"]
+    twice = plan(world, trigger(calendars=(one, replace(one, policy="next"))))
+    assert changed(twice) == {
+        ".calendars.b": ({"dates": [], "policy": "skip"}, None),
+        '.calendars["a (2)"]': (None, {"dates": [], "policy": "next"}),
+    }
 
 
 def test_an_identical_deploy_is_unchanged_and_a_deploy_by_plan_leaves_it_alone(world: World) -> None:
@@ -140,6 +149,24 @@ def test_a_trigger_that_comes_back_is_created_and_one_that_is_not_named_is_prune
     world.deploy(version="v2")
     back = plan(world, trigger())
     assert (actions(back), fires(back)) == ({"": "changed", "nightly": "created"}, ([], FIVE_MINUTES))
+
+
+def test_what_an_operator_deleted_comes_back_by_the_same_deploy(world: World) -> None:
+    wanted = definition(trigger("a"), trigger("b"))
+    assert next(world.client.deploy_planned([wanted])).action == "created"
+    world.client.delete_trigger(key("a"))
+    assert actions(plan(world, *wanted.triggers)) == {"": "changed", "a": "created", "b": "unchanged"}
+    world.client.delete_task("flytesnacks", "development", "report")
+    assert actions(plan(world, *wanted.triggers)) == {"": "created", "a": "created", "b": "created"}
+    assert next(world.client.deploy_planned([wanted])).action == "created"
+    assert [row["name"] for row in world.client.list_triggers()] == ["a", "b"]
+    world.client.delete_trigger(key("a"))
+    # A deploy that does not name what was deleted has nothing to do.
+    assert actions(plan(world, trigger("b"))) == {"": "unchanged", "b": "unchanged"}
+    world.deploy()
+    world.client.delete_task("flytesnacks", "development", "report")
+    assert next(world.client.deploy_planned([definition()])).action == "created"
+    assert len(world.client.list_tasks()) == 1
 
 
 def test_triggers_of_other_sources_are_not_told_of(world: World) -> None:

@@ -41,6 +41,7 @@ def test_help_lists_the_verbs_that_are_there_and_no_others() -> None:
     for verb in (
         "serve",
         "deploy",
+        "export",
         "next",
         "simulate",
         "slots",
@@ -53,14 +54,14 @@ def test_help_lists_the_verbs_that_are_there_and_no_others() -> None:
         "version",
     ):
         assert f"\n  {verb} " in listed
-    for verb in ("backfill", "export", "doctor", "token"):
+    for verb in ("backfill", "doctor", "token"):
         assert verb not in listed
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        *(["backfill"], ["export"], ["doctor", "--all"], ["token", "create", "x"]),
+        *(["backfill"], ["doctor", "--all"], ["token", "create", "x"]),
         *(["tasks", "versions", "x"], ["triggers", "revisions", "a/b"], ["triggers", "delete", "a/b"]),
         ["runs", "cancel", "x"],
     ],
@@ -84,7 +85,15 @@ def test_a_wrong_verb_or_option_exits_2_with_plain_advice() -> None:
 
 
 def test_every_verb_explains_itself() -> None:
-    for words in (["serve"], ["deploy"], ["slots"], ["triggers", "fire"], ["runs", "list"], ["config", "check"]):
+    for words in (
+        ["serve"],
+        ["deploy"],
+        ["export"],
+        ["slots"],
+        ["triggers", "fire"],
+        ["runs", "list"],
+        ["config", "check"],
+    ):
         assert "Usage: root " + " ".join(words) in call(*words, "--help").stdout
 
 
