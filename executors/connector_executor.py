@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from executors.connector_registry import ConnectorRegistry
+from executors.connector_registry import ConnectorNotFound, ConnectorRegistry
 from executors.connector_tasks import SerializationContext, TaskTemplate
 from executors.connector_use import ConnectorUse
 from executors.errors import ExecutorConfigError, ExecutorError, Problem, RetryableError
@@ -89,7 +89,7 @@ class ConnectorExecutor(ExternalJob):
 
     async def create(self, run: RunContext) -> Job:
         """Submit the job by `AsyncConnector.create`."""
-        use = self._use(run)
+        use = self._use(run, submitting=True)
         prefix = self.options.output_prefix or (Path(tempfile.gettempdir()) / "trigger-scheduler").as_uri()
         meta = await use.call(
             use.connector.create,
@@ -161,9 +161,15 @@ class ConnectorExecutor(ExternalJob):
 
     # --- what they are called with -----------------------------------------------------------------------------------
 
-    def _use(self, run: RunContext) -> ConnectorUse:
+    def _use(self, run: RunContext, *, submitting: bool = False) -> ConnectorUse:
         config: ConnectorExecutor.Config = run.config
-        connector = ConnectorRegistry.get_connector(config.type, config.version)
+        try:
+            connector = ConnectorRegistry.get_connector(config.type, config.version)
+        except ConnectorNotFound as error:
+            if submitting:
+                raise
+            # The job is there; the worker that knows its connector may come back.
+            raise RetryableError(str(error)) from None
         wanted: dict[str, str] = {}
         # Flyte's tasks name theirs in what they say to the connector.
         for secrets in (getattr(connector, "_secrets", None), config.custom.get("secrets"), config.secrets):

@@ -68,13 +68,14 @@ class ConnectorUse:
         return Job(stored, f"{self.connector.task_type_name}:{self.connector.job_id(meta)}")
 
     def meta(self, job: Job) -> ResourceMeta:
-        """The metadata that `job` keeps; `PermanentError` if this version of the connector cannot read it."""
+        """The metadata that `job` keeps; `RetryableError` if this version of the connector cannot read it."""
         stored = job.meta
         try:
             encoded = _written(stored["json"]) if "json" in stored else base64.b64decode(stored["base64"])
             found: ResourceMeta = self.connector.metadata_type.decode(encoded)
         except (KeyError, TypeError, ValueError) as error:
-            raise PermanentError(f"{self} cannot read the metadata of its job: {error}") from error
+            # Another version has written it, and a worker of that version may take over.
+            raise RetryableError(f"{self} cannot read the metadata of its job: {error}") from error
         return found
 
     # --- answers -----------------------------------------------------------------------------------------------------
