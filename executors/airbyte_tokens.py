@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -25,8 +26,17 @@ class _Token:
 class Tokens:
     """The token of one client at one service: fetched at first use, refreshed 60 s early, asked for once at a time."""
 
-    def __init__(self, service: Service, url: str, client_id: str, client_secret: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        url: str,
+        client_id: str,
+        client_secret: str,
+        # Monotonic: the wall clock may jump, the life of a token does not.
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._service = service
+        self._clock = clock
         self._url = url
         self._form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
         self._token: _Token | None = None
@@ -35,8 +45,7 @@ class Tokens:
     async def get(self, run: RunContext, refused: str | None = None) -> str:
         """A token that is good, and not the one that the service has just refused. Raises `RetryableError`."""
         token = self._token
-        # Monotonic: the wall clock may jump, the life of a token does not.
-        if token is not None and token.text != refused and time.monotonic() < token.good_until:
+        if token is not None and token.text != refused and self._clock() < token.good_until:
             return token.text
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.ensure_future(self._fetch(run))
@@ -44,7 +53,7 @@ class Tokens:
         return await asyncio.shield(self._fetching)
 
     async def _fetch(self, run: RunContext) -> str:
-        service, asked = self._service, time.monotonic()
+        service, asked = self._service, self._clock()
         answer = await service.send(run, "POST", self._url, data=self._form, headers={"accept": "application/json"})
         if answer.status not in (401, 403):
             service.check(run, "POST", self._url, answer)
