@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from scheduler.domain.instants import SECOND, Micros, to_rfc3339
+from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.errors import NotFound, SpecError
+from scheduler.services.hindrances import waiting_for
 from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.services.operate import TriggerKey
-from scheduler.services.waiting import links_seen, waiting_words
+from scheduler.services.waiting import links_seen
 from scheduler.store.rows import Row
 from scheduler.store.run_lookups import run_filters
 from scheduler.store.transaction import Transaction
@@ -123,9 +124,14 @@ def list_runs(
     since: Micros | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Runs, newest first; `since` is an instant before which none was created."""
+    """Runs, newest first; `since` is an instant before which none was created.
+
+    `aborting` is true of one under way that somebody wants to end; `waiting_for` says what an open one waits for.
+    """
     conditions = run_filters(project=project, domain=domain, task=task, trigger=trigger, phase=phase, since=since)
-    return [_run(row) for row in tx.runs.list_newest(*conditions, limit=limit)]
+    rows = tx.runs.list_newest(*conditions, limit=limit)
+    hindrances = waiting_for(tx, rows)
+    return [_run(row) | {"waiting_for": hindrances.get(row["name"])} for row in rows]
 
 
 def show_run(tx: Transaction, name: str) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def show_run(tx: Transaction, name: str) -> dict[str, Any]:
         "executor": row["executor"],
         "kind": row["kind"],
         "covers": [row["covers_from"], row["covers_to"]] if row["covers_from"] is not None else None,
-        "waiting_for": _waiting_for(tx, row) if wait is None else waiting_words(tx, wait),
+        "waiting_for": waiting_for(tx, [row]).get(name),
     }
 
 
@@ -243,20 +249,3 @@ def _state(row: Row, live: bool) -> str:
 def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
     aborting = row["intent"] is not None and Phase(row["phase"]).open
     return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL, "aborting": aborting}
-
-
-def _waiting_for(tx: Transaction, row: Row) -> str | None:
-    """What keeps a queued run from starting, in words; None for one that is not queued."""
-    if row["phase"] != Phase.QUEUED:
-        return None
-    if row["executor"] not in tx.workers.declared_executors():
-        return f"no worker for executor {row['executor']}"
-    if row["not_before"] > tx.now():
-        return f"its time: {to_rfc3339(row['not_before'])}"
-    if row["serial"] and tx.runs.is_behind(row["name"]):
-        return "an earlier run of its trigger"
-    if row["gated"]:
-        limit, started = tx.tasks.limit_of(row["task_id"])
-        if limit is not None and started >= limit:
-            return f"its task, of which {started} of {limit} runs are under way"
-    return "a free place in a worker"

@@ -107,12 +107,6 @@ class RunLookups:
         """The executors that queued runs wait for."""
         return set(self._tx.connection.execute(_EXECUTORS).scalars())
 
-    def is_behind(self, name: str) -> bool:
-        """Whether an earlier scheduled run of the same trigger is open."""
-        run, other = runs.alias("r"), runs.alias("o")
-        statement = select(run.c.name).where(run.c.name == name, is_behind_another(run, other))
-        return self._tx.connection.execute(statement).first() is not None
-
     def newest_ends(self, wanted: Sequence[tuple[int, Micros, int]]) -> dict[int, list[str]]:
         """The phases in which scheduled runs ended, by trigger, newest slot first.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, and_, case, delete, func, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, and_, case, delete, func, select, update
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import SPEC_FORMAT, TaskDefinition, TaskSpec
 from scheduler.errors import StoreError
 from scheduler.store.dialect import TEXT
-from scheduler.store.schema import projects, runs, task_deploys, task_specs, task_versions, tasks, triggers
+from scheduler.store.schema import projects, task_deploys, task_specs, task_versions, tasks, triggers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
@@ -60,14 +60,6 @@ class TaskTable:
         """Locks these tasks until the transaction ends."""
         statement = select(tasks.c.id).where(tasks.c.id.in_(sorted(task_ids))).order_by(tasks.c.id)
         self._tx.connection.execute(self._tx.dialect.locked(statement, of=tasks, skip=False)).all()
-
-    def limit_of(self, task_id: int) -> tuple[int | None, int]:
-        """How many runs of a task may be under way at once (None: any number), and how many gated ones are."""
-        started = select(func.count()).where(
-            runs.c.task_id == task_id, text("runs.gated AND runs.phase IN ('RUNNING', 'DEFERRED')")
-        )
-        limit = select(tasks.c.max_concurrent_runs).where(tasks.c.id == task_id)
-        return self._tx.connection.execute(limit).scalar(), int(self._tx.connection.execute(started).scalar_one())
 
     def lock_present(self, keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], RowMapping]:
         """The rows of those tasks that exist, by project, domain and name, locked in that order."""
