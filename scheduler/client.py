@@ -12,19 +12,20 @@ database is away.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from scheduler.clock import Clock
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
-from scheduler.services import definitions, many, operate, query, remove, specs
+from scheduler.services import listing, many, operate, query, remove, specs
 from scheduler.services.cancel import Cancelled, cancel_run
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
 from scheduler.services.export import Exported, export_tasks
 from scheduler.services.forecast import Forecast, forecast
+from scheduler.services.listing import Filter, Page, Query
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.services.projects import admit
@@ -39,7 +40,9 @@ __all__ = [
     "DeployPlan",
     "DeployResult",
     "Exported",
+    "Filter",
     "Forecast",
+    "Page",
     "TriggerKey",
     "TriggerPlan",
     "operating_system_user",
@@ -209,10 +212,67 @@ class Client:
         with self._store.read() as tx:
             return query.show_task(tx, project, domain, name)
 
+    def find_tasks(
+        self,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 50,
+        token: str | None = None,
+        totals: bool = True,
+    ) -> Page:
+        """A page of the latest versions of tasks, by key unless `sort` names a field, `-` before it turns it round.
+
+        `scheduler.services.listing` tells the fields. Raises `SpecError` for one that is not known, and for a token of
+        another question.
+        """
+        with self._store.read() as tx:
+            return listing.find_tasks(tx, Query(filters, sort, limit, token, totals))
+
+    def find_versions(
+        self,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 50,
+        token: str | None = None,
+        totals: bool = True,
+    ) -> Page:
+        """A page of versions, newest first, of all tasks or of the one that the filters name by project, domain, name."""
+        with self._store.read() as tx:
+            return listing.find_versions(tx, Query(filters, sort, limit, token, totals))
+
+    def find_triggers(
+        self,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 50,
+        token: str | None = None,
+        totals: bool = True,
+    ) -> Page:
+        """A page of live triggers, by key, with what they fire next."""
+        with self._store.read() as tx:
+            return listing.find_triggers(tx, Query(filters, sort, limit, token, totals))
+
+    def find_revisions(
+        self,
+        key: TriggerKey,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 50,
+        token: str | None = None,
+        totals: bool = True,
+    ) -> Page:
+        """A page of a trigger's changes, newest first, a deleted one's too; raises `NotFound`."""
+        with self._store.read() as tx:
+            return listing.find_revisions(tx, key, Query(filters, sort, limit, token, totals))
+
     def list_versions(self, project: str, domain: str, name: str, *, limit: int = 50) -> list[dict[str, Any]]:
         """The versions of a task, newest first; raises `NotFound`."""
         with self._store.read() as tx:
-            return definitions.list_versions(tx, project, domain, name, limit=limit)
+            return listing.list_versions(tx, project, domain, name, limit=limit)
 
     def list_triggers(
         self,
@@ -238,12 +298,12 @@ class Client:
     def list_revisions(self, key: TriggerKey, *, limit: int = 50) -> list[dict[str, Any]]:
         """The changes of a trigger, newest first, a deleted one's too; raises `NotFound`."""
         with self._store.read() as tx:
-            return definitions.list_revisions(tx, key, limit=limit)
+            return listing.list_revisions(tx, key, limit=limit)
 
     def show_revision(self, key: TriggerKey, revision: int) -> dict[str, Any]:
         """One revision of a trigger with all it said, a deleted one's too; raises `NotFound`."""
         with self._store.read() as tx:
-            return definitions.show_revision(tx, key, revision)
+            return listing.show_revision(tx, key, revision)
 
     def upcoming(self, limit: int = 5) -> list[dict[str, Any]]:
         """The triggers that fire next, soonest first."""

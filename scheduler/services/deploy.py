@@ -16,6 +16,7 @@ from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import RevisionConflict
 from scheduler.services.jobs import jobs_of
 from scheduler.services.plan import Batch, Planning, Pointed, plan_anew, pointed_at, write_plans
+from scheduler.services.standing import standing_document
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import DueRow
@@ -208,6 +209,8 @@ def _write_rows(
                 "source": source,
                 "deleted_at": None,
                 "snoozed_until": None if told else row["snoozed_until"],
+                # Of a snooze that is cut short the planned activation must not stay.
+                "activated_at": None if told and row["snoozed_until"] is not None else row["activated_at"],
                 "skip_next_at": None if told else row["skip_next_at"],
                 "note": None if told else row["note"],
             }
@@ -228,7 +231,7 @@ def _write_rows(
     for name in difference.pruned:
         row = before[name]
         deletes.append({"id": row["id"], "deleted_at": now, "revision": row["revision"] + 1, **who})
-        revise(row["id"], row["revision"] + 1, "DELETE", row["deployed"] or "{}", row["active"])
+        revise(row["id"], row["revision"] + 1, "DELETE", standing_document(row), bool(row["active"]))
     tx.triggers.update(deletes)
     tx.triggers.append_revisions(revisions)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from scheduler.domain.instants import Micros
 from scheduler.errors import NotFound, RevisionConflict
 from scheduler.services.jobs import jobs_of
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
-from scheduler.services.revise import Action, revised, revision_of
+from scheduler.services.standing import standing_document
+from scheduler.services.switch import switch_triggers
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import DueRow
@@ -35,10 +37,12 @@ def set_active_many(
     """
     held = _hold(tx, keys, expected_revisions or {})
     changed = {
-        key: row for key, row in held.rows.items() if bool(row["active"]) != active or row["snoozed_until"] is not None
+        key: row["id"]
+        for key, row in held.rows.items()
+        if bool(row["active"]) != active or row["snoozed_until"] is not None
     }
-    action: Action = "ACTIVATE" if active else "DEACTIVATE"
-    _change(tx, changed, held.dues, planning, by, action, {"active": active, "snoozed_until": None})
+    if changed:
+        switch_triggers(tx, changed.values(), active, planning, by=by)
     return list(changed)
 
 
@@ -53,12 +57,26 @@ def delete_triggers(
     """Deletes triggers, whoever deployed them: due slots are skipped, runs that have not started are aborted.
 
     Their history stays readable, and a deploy that names one brings it back with the next revision; a restart does not.
-    Raises `NotFound`, naming all that do not exist, and `RevisionConflict` if somebody changed one first.
+    Returns them by key. Raises `NotFound`, naming all that do not exist, and `RevisionConflict` if somebody changed one
+    first.
     """
     held = _hold(tx, keys, expected_revisions or {})
-    _change(tx, held.rows, held.dues, planning, by, "DELETE", {"deleted_at": tx.now()})
+    if not held.rows:
+        return []
+    now = tx.now()
+    rows = list(held.rows.values())
+    changed = [{"id": row["id"], "deleted_at": now, "revision": row["revision"] + 1} for row in rows]
+    tx.triggers.update([{**change, "updated_at": now, "updated_by": by} for change in changed])
+    tx.triggers.append_revisions([_deletion(row, now, by) for row in rows])
+    batch = Batch()
+    ids = [row["id"] for row in rows]
+    plan_anew(tx, [held.dues[each] for each in ids], tx.triggers.load(ids), planning, batch, old_jobs=jobs_of(rows))
+    write_plans(tx, batch)
+    tasks = sorted({row["task_id"] for row in rows})
+    tx.tasks.refresh_summary(tasks)
     # The same deploy once more is no longer what stands there: it must not pass for one that changes nothing.
-    tx.tasks.forget_deploy(sorted({row["task_id"] for row in held.rows.values()}))
+    tx.tasks.forget_deploy(tasks)
+    tx.notify()
     return list(held.rows)
 
 
@@ -79,24 +97,15 @@ def _hold(tx: Transaction, keys: Iterable[TriggerKey], expected: Mapping[Trigger
     return _Held(rows, dues)
 
 
-def _change(
-    tx: Transaction,
-    changed: Mapping[TriggerKey, Row],
-    dues: Mapping[int, DueRow],
-    planning: Planning,
-    by: str,
-    action: Action,
-    values: Mapping[str, object],
-) -> None:
-    if not changed:
-        return
-    now = tx.now()
-    rows = list(changed.values())
-    tx.triggers.update([revised(row, now, by, **values) for row in rows])
-    tx.triggers.append_revisions([revision_of(row, action, now, by) for row in rows])
-    batch = Batch()
-    ids = [row["id"] for row in rows]
-    plan_anew(tx, [dues[each] for each in ids], tx.triggers.load(ids), planning, batch, old_jobs=jobs_of(rows))
-    write_plans(tx, batch)
-    tx.tasks.refresh_summary(sorted({row["task_id"] for row in rows}))
-    tx.notify()
+def _deletion(row: Row, now: Micros, by: str) -> dict[str, object]:
+    return {
+        "trigger_id": row["id"],
+        "revision": row["revision"] + 1,
+        "action": "DELETE",
+        "at": now,
+        "by": by,
+        "version": row["version"],
+        "active": bool(row["active"]),
+        "spec": standing_document(row),
+        "note": None,
+    }

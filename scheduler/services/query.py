@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import TaskSpec, merge_inputs
-from scheduler.errors import NotFound, SpecError
+from scheduler.errors import NotFound
+from scheduler.services.documents import task_document, trigger_document
 from scheduler.services.hindrances import waiting_for
-from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.services.operate import TriggerKey
 from scheduler.services.waiting import links_seen
+from scheduler.store.listings import TASKS, Condition
 from scheduler.store.rows import Row
 from scheduler.store.run_lookups import run_filters
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import trigger_filters
 
-_TASK_KEYS: Final = (
-    "project",
-    "domain",
-    "name",
-    "version",
-    "environment",
-    "function_name",
-    "description",
-    "total_triggers",
-    "active_triggers",
-    "deployed_at",
-    "deployed_by",
-)
 _RUN_KEYS: Final = (
     "name",
     "project",
@@ -55,18 +43,16 @@ def list_tasks(
     tx: Transaction, *, project: str | None = None, domain: str | None = None, name: str | None = None, limit: int = 50
 ) -> list[dict[str, Any]]:
     """The latest version of every task, by key."""
-    rows = tx.tasks.list_latest(project=project, domain=domain, name=name, limit=limit)
-    return [{key: row[key] for key in _TASK_KEYS} for row in rows]
+    return [task_document(row) for row in _tasks(tx, limit, project=project, domain=domain, name=name)]
 
 
 def show_task(tx: Transaction, project: str, domain: str, name: str) -> dict[str, Any]:
     """One task's latest version with its specification; raises `NotFound`."""
-    rows = tx.tasks.list_latest(project=project, domain=domain, name=name, limit=1)
+    rows = _tasks(tx, 1, project=project, domain=domain, name=name)
     if not rows:
         raise NotFound("task", f"{project}/{domain}/{name}")
     spec = tx.tasks.specs([rows[0]["spec_digest"]])[rows[0]["spec_digest"]]
-    document = {key: rows[0][key] for key in _TASK_KEYS}
-    return document | {"digest": rows[0]["spec_digest"], "spec": json.loads(spec.encode())}
+    return task_document(rows[0]) | {"spec": json.loads(spec.encode())}
 
 
 def list_triggers(
@@ -82,7 +68,7 @@ def list_triggers(
     """Live triggers by key, with what they fire next."""
     now = tx.now()
     rows = tx.triggers.list_live(*trigger_filters(project, domain, task, name, active), limit=limit)
-    return [_trigger(row, now) for row in rows]
+    return [trigger_document(row, now) for row in rows]
 
 
 def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
@@ -104,13 +90,13 @@ def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
         "updated_at": row["updated_at"],
         "updated_by": row["updated_by"],
     }
-    return _trigger(row, tx.now()) | details
+    return trigger_document(row, tx.now()) | details
 
 
 def upcoming(tx: Transaction, limit: int = 5) -> list[dict[str, Any]]:
     """The triggers that fire next, soonest first."""
     now = tx.now()
-    return [_trigger(row, now) for row in tx.triggers.next_fires(limit)]
+    return [trigger_document(row, now) for row in tx.triggers.next_fires(limit)]
 
 
 def list_runs(
@@ -197,53 +183,9 @@ def list_workers(tx: Transaction) -> list[dict[str, Any]]:
     return [{key: row[key] for key in keys} for row in tx.workers.list_living()]
 
 
-def _trigger(row: Row, now: Micros) -> dict[str, Any]:
-    live = is_live(row, now)
-    return {
-        "project": row["project"],
-        "domain": row["domain"],
-        "task": row["task"],
-        "name": row["name"],
-        "version": row["task_version"],
-        "active": bool(row["active"]),
-        "automation": _automation(row["automation"]),
-        "next_fire_at": _next_fire(row) if row["due_at"] is not None and (live or wakes_at(row, now)) else None,
-        "triggered_at": row["fired_at"],
-        "revision": row["revision"],
-        "state": _state(row, live),
-        "error": row["error"],
-    }
-
-
-def _automation(text: str | None) -> Any:
-    # Plain SQL may have written anything: a listing shows it as it is.
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        return text
-
-
-def _next_fire(row: Row) -> Micros | None:
-    # What is planned may be a slot that a calendar blacks out, planned to be written down as skipped.
-    slot: Micros = row["next_slot"]
-    if row["calendars"] == "[]":
-        return slot
-    try:
-        return job_of(row).next_free(slot - SECOND)
-    except SpecError:
-        return slot
-
-
-def _state(row: Row, live: bool) -> str:
-    if row["error"] is not None:
-        return "quarantined"
-    if not live:
-        return "snoozed" if row["active"] and row["snoozed_until"] is not None else "inactive"
-    if row["automation"] is None:
-        return "manual"
-    if row["planned_from"] is None:
-        return "unplanned"
-    return "scheduled" if row["due_at"] is not None else "finished"
+def _tasks(tx: Transaction, limit: int, **names: str | None) -> Sequence[Row]:
+    wanted = [Condition(name, "equal", value) for name, value in names.items() if value is not None]
+    return tx.listings.page(TASKS, wanted, TASKS.key[0], limit)
 
 
 def _run(row: Mapping[Any, Any]) -> dict[str, Any]:

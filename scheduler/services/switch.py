@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from scheduler.domain.instants import Micros
 from scheduler.services.jobs import jobs_of
 from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
+from scheduler.services.standing import standing_document
 from scheduler.store.transaction import Transaction
 
 
@@ -57,7 +58,7 @@ def switch_triggers(
                 "by": by,
                 "version": row["version"],
                 "active": active and not snoozed,
-                "spec": row["deployed"] or "{}",
+                "spec": standing_document(row),
                 "note": notes.get(key),
             }
             for key, row in rows.items()

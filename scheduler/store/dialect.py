@@ -80,6 +80,10 @@ class Dialect(Protocol):
         """A text to be sorted and compared byte by byte, as Python does, whatever language the database speaks."""
         ...
 
+    def contains(self, column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
+        """Whether a text holds a part, A to Z in either case; other letters only as they are written."""
+        ...
+
     def insert(self, table: Table) -> Any:
         """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         ...
@@ -130,6 +134,9 @@ class PostgresDialect:
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return collate(column, "C")
 
+    def contains(self, column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
+        return func.strpos(func.lower(collate(column, "C")), _lower(part)) > 0
+
     def insert(self, table: Table) -> Any:
         return postgresql.insert(table)
 
@@ -177,6 +184,9 @@ class SqliteDialect:
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return column
 
+    def contains(self, column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
+        return func.instr(func.lower(column), _lower(part)) > 0
+
     def insert(self, table: Table) -> Any:
         return sqlite.insert(table)
 
@@ -192,6 +202,13 @@ _COUNT_NOTICE = text(
     "INSERT INTO meta (key, value) VALUES (:channel, '1') "
     "ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
 )
+
+
+def _lower(part: str) -> str:
+    # What both databases make of it: lower() of SQLite, and of PostgreSQL's collation "C", knows A to Z alone.
+    return "".join(letter.lower() if letter.isascii() else letter for letter in part)
+
+
 _POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 

@@ -194,12 +194,6 @@ class TaskTable:
         )
         return self._tx.connection.execute(statement).mappings().one_or_none()
 
-    def versions(self, task_id: int, limit: int) -> Sequence[RowMapping]:
-        """A task's versions, newest first."""
-        statement = select(task_versions).where(task_versions.c.task_id == task_id)
-        ordered = statement.order_by(task_versions.c.deployed_at.desc(), task_versions.c.version.desc())
-        return self._tx.connection.execute(ordered.limit(limit)).mappings().all()
-
     def with_triggers_of(self, source: str) -> list[tuple[str, str, str]]:
         """Project, domain and name of the tasks that have live triggers of a source, by key."""
         statement = (
@@ -212,36 +206,6 @@ class TaskTable:
             .order_by(tasks.c.project, tasks.c.domain, tasks.c.name)
         )
         return [(row.project, row.domain, row.name) for row in self._tx.connection.execute(statement)]
-
-    def list_latest(
-        self, *, project: str | None, domain: str | None, name: str | None, limit: int
-    ) -> Sequence[RowMapping]:
-        """The latest version of every task, by key."""
-        newest = task_versions.alias("newest")
-        statement = (
-            select(
-                tasks.c.project,
-                tasks.c.domain,
-                tasks.c.name,
-                newest.c.version,
-                newest.c.environment,
-                newest.c.function_name,
-                newest.c.description,
-                tasks.c.total_triggers,
-                tasks.c.active_triggers,
-                newest.c.deployed_at,
-                newest.c.deployed_by,
-                newest.c.spec_digest,
-            )
-            .join(newest, and_(newest.c.task_id == tasks.c.id, newest.c.version == tasks.c.latest_version))
-            .where(tasks.c.deleted_at.is_(None))
-            .order_by(tasks.c.project, tasks.c.domain, tasks.c.name)
-            .limit(limit)
-        )
-        for column, value in ((tasks.c.project, project), (tasks.c.domain, domain), (tasks.c.name, name)):
-            if value is not None:
-                statement = statement.where(column == value)
-        return self._tx.connection.execute(statement).mappings().all()
 
 
 def _is_task(project: str, domain: str, name: str) -> ColumnElement[bool]:

@@ -20,8 +20,8 @@ from scheduler.errors import StoreUnavailable
 from scheduler.store.dialect import Dialect, dialect_of, server_now
 from scheduler.store.engine import TransactionUndoneError, open_engine, translated_errors
 from scheduler.store.ledger import LedgerTable
+from scheduler.store.listings import ListingTable
 from scheduler.store.meta import MetaTable
-from scheduler.store.revisions import RevisionTable
 from scheduler.store.runs import RunTable
 from scheduler.store.specs import SpecTable
 from scheduler.store.tally import Tally, Watcher
@@ -49,7 +49,7 @@ class Transaction:
         self.tasks = TaskTable(self)
         self.specs = SpecTable(self)
         self.triggers = TriggerTable(self)
-        self.revisions = RevisionTable(self)
+        self.listings = ListingTable(self)
         self.runs = RunTable(self)
         self.waits = WaitTable(self)
         self.ledger = LedgerTable(self)

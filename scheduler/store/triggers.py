@@ -232,16 +232,6 @@ class TriggerTable:
         if rows:
             self._tx.connection.execute(trigger_revisions.insert(), list(rows))
 
-    def revisions(self, trigger_id: int, limit: int) -> Sequence[RowMapping]:
-        """The changes of a trigger, newest first."""
-        statement = (
-            select(trigger_revisions)
-            .where(trigger_revisions.c.trigger_id == trigger_id)
-            .order_by(trigger_revisions.c.revision.desc())
-            .limit(limit)
-        )
-        return self._tx.connection.execute(statement).mappings().all()
-
     def that_may_pause(self, trigger_ids: Sequence[int]) -> Sequence[RowMapping]:
         """Those of these triggers that are active and have `pause_on_failure`: their ids and tasks."""
         statement = select(triggers.c.id, triggers.c.task_id).where(
@@ -281,6 +271,16 @@ class TriggerTable:
         )
         found = self._tx.connection.execute(statement)
         return {(row.project, row.domain, row.task, row.name): row.id for row in found}
+
+    def id_of(self, project: str, domain: str, task: str, name: str) -> int | None:
+        """The trigger of this key, deleted or not."""
+        statement = (
+            select(triggers.c.id)
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .where(tasks.c.project == project, tasks.c.domain == domain, tasks.c.name == task, triggers.c.name == name)
+        )
+        found: int | None = self._tx.connection.execute(statement).scalar()
+        return found
 
     def list_live(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:
         """Live triggers by key, with their plan."""
