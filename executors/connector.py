@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -94,10 +93,11 @@ class Resource:
         self.log_links = [link_of(link) for link in self.log_links or ()]
 
 
-class AsyncConnector(ABC, Generic[Meta]):
+class AsyncConnector(Generic[Meta]):
     """Submits, watches and cancels the jobs of one kind. One instance serves all of them, many at once.
 
-    Every call gets the secrets as keywords. An error means what it means in `executors.external_job`: `JobGone` and
+    `task_type_name`, `metadata_type`, `create`, `get` and `delete` are needed before a job is submitted. Every call
+    gets the secrets as keywords. An error means what it means in `executors.external_job`: `JobGone` and
     `PermanentError` are final, `JobBusy` refuses a second job, anything else is tried again.
     """
 
@@ -106,7 +106,6 @@ class AsyncConnector(ABC, Generic[Meta]):
     task_type_version: int = 0
     metadata_type: type[Meta]
 
-    @abstractmethod
     async def create(
         self,
         task_template: TaskTemplate,
@@ -120,14 +119,15 @@ class AsyncConnector(ABC, Generic[Meta]):
 
         `run_name` is the idempotency key: stable while it is unknown whether an attempt has submitted a job.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     async def get(self, resource_meta: Meta, **secrets: Any) -> Resource:
         """How the job stands."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def delete(self, resource_meta: Meta, **secrets: Any) -> None:
         """Cancel the job; called any number of times, also when it is over."""
+        raise NotImplementedError
 
     async def find(self, key: str, **secrets: Any) -> Meta | None:
         """The job that was submitted under this key (`run_name`), None if there is none.
@@ -151,8 +151,13 @@ class AsyncConnector(ABC, Generic[Meta]):
         return "" if named is None else str(getattr(resource_meta, named))
 
     def defines(self, method: str) -> bool:
-        """Whether the connector has a method of its own in the place of one that need not be there."""
-        return getattr(type(self), method, None) is not getattr(AsyncConnector, method)
+        """Whether the connector has a method of its own in the place of one that does nothing."""
+        return getattr(type(self), method) is not getattr(AsyncConnector, method)
+
+    def missing(self) -> list[str]:
+        """What the connector lacks, so that no job can be entrusted to it."""
+        lacking = [method for method in ("create", "get", "delete") if not self.defines(method)]
+        return lacking if hasattr(self, "metadata_type") else [*lacking, "metadata_type"]
 
 
 class ConnectorSecretsMixin:

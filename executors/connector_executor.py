@@ -22,7 +22,7 @@ from typing import Any, Final
 from executors.connector_registry import ConnectorNotFound, ConnectorRegistry
 from executors.connector_tasks import SerializationContext, TaskTemplate
 from executors.connector_use import ConnectorUse
-from executors.errors import ExecutorConfigError, ExecutorError, Problem, RetryableError
+from executors.errors import ExecutorConfigError, ExecutorError, PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobConfig, JobStatus
 from executors.hiding import resolve_secrets
 from executors.protocol import RunContext
@@ -90,6 +90,9 @@ class ConnectorExecutor(ExternalJob):
     async def create(self, run: RunContext) -> Job:
         """Submit the job by `AsyncConnector.create`."""
         use = self._use(run, submitting=True)
+        if missing := use.connector.missing():
+            # Found now, not when there is a job that nobody can watch.
+            raise PermanentError(f"{use} defines no {', no '.join(missing)}: no job is submitted to it")
         prefix = self.options.output_prefix or (Path(tempfile.gettempdir()) / "trigger-scheduler").as_uri()
         meta = await use.call(
             use.connector.create,

@@ -32,7 +32,7 @@ class ConnectorRegistry:
     def register(cls, connector: AsyncConnector[Any], override: bool = False) -> None:
         """Make a connector known by its `task_type_name` and `task_type_version`.
 
-        Raises `ValueError` if that pair is taken, unless `override`; `TypeError` if it is no complete connector.
+        Raises `ValueError` if that pair is taken, unless `override`; `TypeError` if it is no connector.
         """
         _check(connector)
         key = (connector.task_type_name, connector.task_type_version)
@@ -104,7 +104,7 @@ def _check(connector: object) -> None:
         raise TypeError(f"{_named(connector)} has no task_type_name")
     if not isinstance(connector.task_type_version, int):
         raise TypeError(f"{_named(connector)}: task_type_version is no whole number")
-    kind = getattr(connector, "metadata_type", None)
+    kind = getattr(connector, "metadata_type", ResourceMeta)
     if not (isinstance(kind, type) and issubclass(kind, ResourceMeta)):
         raise TypeError(f"{_named(connector)}: metadata_type is no class derived from ResourceMeta")
     for method in ("create", "get", "delete"):

@@ -357,6 +357,20 @@ def test_methods_get_what_they_have_a_place_for() -> None:
         asyncio.run(executor.delete(run, job))
 
 
+def test_a_connector_that_could_not_be_watched_or_cancelled_submits_nothing() -> None:
+    class Begun(AsyncConnector[BatchMeta]):
+        task_type_name = "begun"
+
+        async def create(self, *given: Any, **named: Any) -> BatchMeta:
+            raise AssertionError
+
+    executor = registered(Begun())
+    error = asyncio.run(raised(executor.create(make_run(executor, {"type": "begun"}))))
+    assert isinstance(error, PermanentError)
+    assert str(error) == ("the connector begun defines no get, no delete, no metadata_type: no job is submitted to it")
+    assert error.outcome_known
+
+
 def test_a_method_that_cannot_be_called_so_has_made_no_job() -> None:
     class Odd(Batch):
         async def create(self, template: Any, prefix: str, *, region: str) -> Any:  # type: ignore[override]
