@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import platform
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
@@ -267,7 +269,8 @@ class App:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, worker.stop)
         try:
-            await worker.run()
+            async with self._observed(worker, store, executors):
+                await worker.run()
         except SchemaMismatch as error:
             log.error("refused to start", error=str(error))
             print(error, file=sys.stderr)  # noqa: T201  # the command to run, plainly, not as a log event
@@ -281,6 +284,52 @@ class App:
             sys.stderr.flush()
             os._exit(0)
         return 0
+
+    @contextlib.asynccontextmanager
+    async def _observed(self, worker: Worker, store: Store, executors: Collection[str]) -> AsyncIterator[None]:
+        """The worker's health and figures, over HTTP, while the block lasts; nothing where `web.enabled` is false."""
+        web, tokens = self.settings.web, self.settings.auth.tokens
+        if not web.enabled:
+            yield
+            return
+        # Some ten megabytes and a fifth of a second: for workers with a web port alone.
+        from scheduler.loop.health import Health
+        from scheduler.loop.lag import LoopLag
+        from scheduler.loop.sampling import Sampling
+        from scheduler.metrics import Metrics
+        from scheduler.web.app import make_app
+        from scheduler.web.auth import Caller
+        from scheduler.web.health import health_router
+        from scheduler.web.server import WebServer
+
+        options = self.worker_options()
+        metrics = Metrics(
+            executors=executors,
+            lease_seconds=options.lease.total_seconds(),
+            places=options.max_concurrent_runs,
+            worker=worker.name,
+            version=options.version,
+            zones=options.zones,
+            database=store.dialect.name,
+            python=platform.python_version(),
+        )
+        lag = LoopLag(metrics.lagged)
+        sampling = Sampling(worker.transactions, worker.beats, executors, metrics.sampled)
+        health = Health(worker, lag, sampling, lease=options.lease)
+        metrics.follow(worker, health, sampling)
+        callers = [Caller(token.name, token.role, token.sha256) for token in tokens]
+        app = make_app(health_router(health, metrics.render), callers=callers)
+        server = WebServer(app, web.host, web.port, loopback_only=not tokens)
+        store.watcher = metrics
+        loops = [asyncio.create_task(lag.run_forever()), asyncio.create_task(sampling.run_forever())]
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop()
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
 
     def make_worker(
         self,

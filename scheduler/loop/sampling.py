@@ -40,6 +40,7 @@ class Sampling:
         self.last: Sample | None = None
         self.bell = Doorbell()
         beats.every("sample", _BEAT_SECONDS, self.bell.ring)
+        beats.alarm("first sample", 0, self.bell.ring)  # As soon as the beats begin, when the worker does.
 
     @property
     def age(self) -> float | None:

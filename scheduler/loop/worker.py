@@ -130,6 +130,18 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._walk: asyncio.Task[None] | None = None
 
+    @property
+    def name(self) -> str:
+        """What listings call it."""
+        return self._name
+
+    @property
+    def stage(self) -> str:
+        """Where in its life it stands: starting, working, or draining once it was told to stop or a loop has died."""
+        if self._stopping.is_set() or any(task.done() for task in self._tasks):
+            return "draining"
+        return "working" if self._tasks else "starting"
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

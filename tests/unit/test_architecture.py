@@ -36,6 +36,19 @@ MAY: dict[str, set[str]] = {
         *DOMAIN_AND_ERRORS,
         *VALUES,
     },
+    "scheduler.metrics": {
+        "scheduler.loop",
+        "scheduler.services.sample",
+        "scheduler.store.tally",
+        *DOMAIN_AND_ERRORS,
+    },
+    "scheduler.web": {
+        "scheduler.web",
+        "scheduler.client",
+        "scheduler.loop.health",
+        "scheduler.clock",
+        *DOMAIN_AND_ERRORS,
+    },
     "scheduler.reading": {"scheduler.reading", *DOMAIN_AND_ERRORS},
     "scheduler.settings": {"scheduler.reading", *DOMAIN_AND_ERRORS},
     "scheduler.manifests": {"scheduler.reading", *DOMAIN_AND_ERRORS},
@@ -59,7 +72,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "croniter": ("scheduler.domain.occurrences",),
     "tenacity": ("scheduler.loop.transactions", "executors"),
     "aiohttp": ("executors", "scheduler.app", "scheduler.web"),
+    "fastapi": ("scheduler.web",),
+    "h11": ("scheduler.web",),
+    "prometheus_client": ("scheduler.metrics",),
+    "starlette": ("scheduler.web",),
     "typer": ("scheduler.cli",),
+    "uvicorn": ("scheduler.web",),
     "yaml": ("scheduler.reading", "scheduler.cli"),
 }
 WALL_CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}

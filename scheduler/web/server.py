@@ -1,0 +1,154 @@
+"""The HTTP server: uvicorn on the worker's own event loop, so that an answer proves that the loop turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import h11
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+log = structlog.get_logger("scheduler.web")
+
+_MAX_CONNECTIONS: Final = 256
+_SILENCE_SECONDS: Final = 10.0
+_CLOSE_SECONDS: Final = 1
+
+
+class WebServer:
+    """Serves one application on one address while a worker runs. It never ends the worker, whatever becomes of it."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, loopback_only: bool) -> None:
+        """`port` 0 means any free one. `loopback_only` refuses to listen where other machines could reach it."""
+        self._host = host.strip("[]")
+        self._port = port
+        self._loopback_only = loopback_only
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            headers=[("Server", "trigger-scheduler"), ("X-Content-Type-Options", "nosniff")],
+            timeout_graceful_shutdown=_CLOSE_SECONDS,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Not every malformed request is worth a line.
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+        self.url: str | None = None
+
+    async def start(self) -> bool:
+        """Listens from now on; False, with the reason in the log, where it cannot."""
+        try:
+            sockets = await self._listen()
+        except OSError as error:
+            log.warning(
+                "not listening: this worker runs without its web port",
+                address=_address(self._host, self._port),
+                error=error.strerror or str(error),
+            )
+            return False
+        self.url = "http://" + _address(self._host, sockets[0].getsockname()[1])
+        self._serving = asyncio.create_task(self._server.serve(sockets), name="web")
+        self._serving.add_done_callback(_report_death)
+        log.info("listening", url=self.url)
+        return True
+
+    async def stop(self) -> None:
+        """Listens no more; answers under way get a second."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait([self._serving])
+
+    async def _listen(self) -> list[socket.socket]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        listening: list[socket.socket] = []
+        refused: OSError | None = None
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            if self._loopback_only and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+                refused = OSError(errno.EACCES, f"{self._host} means {address[0]}, which other machines can reach")
+                continue
+            if listening:  # A name with several addresses has one port.
+                address = (address[0], listening[0].getsockname()[1], *address[2:])
+            try:
+                listening.append(_listening(family, kind, protocol, address))
+            except OSError as error:
+                refused = error
+                if error.errno == errno.EADDRINUSE:
+                    break  # On half of its addresses it would be somebody else's server to some callers.
+        else:
+            if listening:
+                return listening
+        for opened in listening:
+            opened.close()
+        raise refused or OSError(errno.EADDRNOTAVAIL, "no address")
+
+
+def _listening(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(address)
+        # Two processes may bind one port before either listens: only listening tells who has it.
+        opened.listen(128)
+        opened.setblocking(False)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the web port died; the worker goes on without it", error=repr(error))
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that leaves signals to the worker, which drains at the first and hurries at the second."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Connection(H11Protocol):
+    """A connection that must ask for something: idle ones would use up the files that executions need."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if (impatience := getattr(self, "_impatience", None)) is not None:
+            impatience.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up_if_silent(self) -> None:
+        # Between two requests uvicorn has a timer of its own; without one, a request is awaited that is not whole yet.
+        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            self.transport.abort()
+        else:
+            self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_silent)
