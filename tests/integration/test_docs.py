@@ -184,6 +184,8 @@ def test_python(page: str, folder: Path) -> None:
     script = ""
     for block in blocks_in(page, "python"):
         place(block, folder)
+        if block.marker.startswith("not run"):
+            continue
         # Lines keep their numbers, so that a traceback names those of the page.
         script += "\n" * (block.line - 1 - script.count("\n")) + block.text
     file = folder / f"test_{Path(page).stem.replace('-', '_')}.py"
@@ -249,16 +251,29 @@ def read(block: Block, folder: Path) -> None:
         )
     file = folder / "manifest.yaml"
     file.write_text(text, encoding="utf-8")
-    loaded = App.load(folder / "config/scheduler.yaml").load_manifests([file])
+    loaded = app_of(block.page, folder).load_manifests([file])
     assert loaded.definitions, block.place
+
+
+def app_of(page: str, folder: Path) -> App:
+    """The sampled settings with the executors that the page declares."""
+    app = App.load(folder / "config/scheduler.yaml")
+    documents = [yaml.safe_load(block.text) for block in blocks_in(page, "yaml") if block.marker != "refused"]
+    more = [found["executors"] for found in documents if isinstance(found, dict) and "executors" in found]
+    declared = Settings.model_validate({"executors": {name: each for found in more for name, each in found.items()}})
+    return App(app.settings.model_copy(update={"executors": {**app.settings.executors, **declared.executors}}))
 
 
 def read_settings(block: Block, folder: Path) -> None:
     file = folder / "settings.yaml"
     file.write_text(block.text, encoding="utf-8")
     settings = Settings.load(file, env={})
-    # Classes of packages that only the page knows cannot be imported; all others are made, options checked.
-    known = {name: declared for name, declared in settings.executors.items() if ":" not in declared.use}
+    # Packages that only the page knows cannot be imported; all others are made, options checked.
+    known = {
+        name: declared
+        for name, declared in settings.executors.items()
+        if ":" not in declared.use and "modules" not in declared.options
+    }
     App(settings.model_copy(update={"executors": known})).build_executors()
 
 

@@ -13,7 +13,18 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from executors import HttpExecutor, LoggingExecutor, PythonExecutor, ShellExecutor
+from executors import (
+    AirbyteExecutor,
+    ConnectorExecutor,
+    HttpExecutor,
+    HttpJobExecutor,
+    Job,
+    JobStatus,
+    LoggingExecutor,
+    PythonExecutor,
+    ShellExecutor,
+)
+from executors.airbyte import _PHASES as AIRBYTE_PHASES
 from scheduler import manifests
 from scheduler.domain.automation import Cron
 from scheduler.domain.calendars import Calendar
@@ -167,18 +178,33 @@ def fields_of(schema: type, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "executor"), [("shell", ShellExecutor), ("python", PythonExecutor), ("http", HttpExecutor)]
+    ("page", "name", "executor"),
+    [
+        ("docs/executors.md", "shell", ShellExecutor),
+        ("docs/executors.md", "python", PythonExecutor),
+        ("docs/executors.md", "http", HttpExecutor),
+        ("docs/connectors.md", "connector", ConnectorExecutor),
+        ("docs/connectors.md", "http_job", HttpJobExecutor),
+        ("docs/airbyte.md", "airbyte", AirbyteExecutor),
+    ],
 )
 @pytest.mark.parametrize(("column", "schema"), [("config", "Config"), ("option", "Options")])
-def test_the_executors_page_has_every_key_of(name: str, executor: type, column: str, schema: str) -> None:
-    said = {
-        row.names[0]: row.cells[2]
-        for row in rows("docs/executors.md")
-        if row.heading == name and row.column.strip("`") == column
-    }
+def test_the_page_of_an_executor_has_every_key(page: str, name: str, executor: type, column: str, schema: str) -> None:
+    said = {row.names[0]: row.cells[2] for row in rows(page) if row.heading == name and row.column.strip("`") == column}
     facts = dict(fields_of(getattr(executor, schema)))
     assert set(said) == set(facts)
     assert not {key: said[key] for key, default in facts.items() if not same(said[key], default)}
+
+
+def test_the_airbyte_page_tells_every_end_word_for_word() -> None:
+    executor, job = AirbyteExecutor(host="https://airbyte.example"), Job({"job_id": 12345}, "12345")
+    said = [(row.cells[0], *row.cells[1:]) for row in rows("docs/airbyte.md") if row.column == "at Airbyte"]
+    ends = {word: JobStatus(phase) for word, phase in AIRBYTE_PHASES.items() if phase.is_over}
+    assert said == [
+        *((f"`{word}`", f"`{end.event}`", executor.end_message(job, end)) for word, end in ends.items()),
+        ("still running after the task's `timeout`", "`error`", executor.timeout_message(job, 3600)),
+        ("still running at the task's `deadline`", "`timeout`", executor.deadline_message(job)),
+    ]
 
 
 def test_the_logging_executor_has_no_keys_to_document() -> None:
