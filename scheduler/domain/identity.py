@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import re
 import unicodedata
 from datetime import datetime
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Final
 
 from scheduler.domain.instants import SECOND, Micros, from_datetime, to_datetime, to_rfc3339
@@ -17,6 +17,8 @@ MAX_NAME: Final = 255
 _SLUG_LENGTH: Final = 16
 _DIGEST_LENGTH: Final = 26
 _NOT_SLUG: Final = re.compile(r"[^a-z0-9]+")
+_BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS: Final = tuple(first + second for first in _BASE32 for second in _BASE32)
 
 
 def check_name(value: str, field: str) -> str:
@@ -51,19 +53,34 @@ def run_name(project: str, domain: str, task: str, trigger: str, scheduled_at: d
 
 def slot_run_name(project: str, domain: str, task: str, trigger: str, slot: Micros) -> str:
     """`run_name` for a slot in epoch microseconds."""
-    if slot % SECOND:
-        raise SpecError("scheduled_at", f"{to_rfc3339(slot)} is not a whole second")
-    stamp = to_datetime(slot).strftime("%Y%m%dt%H%M%S")
-    return f"{slug(trigger)}-{stamp}-{_digest([project, domain, task, trigger, to_rfc3339(slot)])}"
+    beginning, quoted = _quoted(project, domain, task, trigger)
+    stamp, moment = _stamped(slot)
+    return beginning + stamp + _digest(quoted + moment)
 
 
 def manual_run_name(project: str, domain: str, task: str, trigger: str, key: str) -> str:
     """The name of a run fired by hand: the same caller's key gives the same name, another key another."""
-    return f"{slug(trigger)}-manual-{_digest([project, domain, task, trigger, 'manual', key])}"
+    beginning, quoted = _quoted(project, domain, task, trigger)
+    return beginning + "manual-" + _digest(quoted + '"manual",' + encode_basestring(key) + "]")
 
 
-def _digest(identity: list[str]) -> str:
+# A burst has few slots and a steady trigger has one name: both are put into words once.
+@lru_cache(maxsize=1024)
+def _stamped(slot: Micros) -> tuple[str, str]:
+    if slot % SECOND:
+        raise SpecError("scheduled_at", f"{to_rfc3339(slot)} is not a whole second")
+    return to_datetime(slot).strftime("%Y%m%dt%H%M%S-"), f'"{to_rfc3339(slot)}"]'
+
+
+@lru_cache(maxsize=4096)
+def _quoted(project: str, domain: str, task: str, trigger: str) -> tuple[str, str]:
+    names = ",".join(encode_basestring(name) for name in (project, domain, task, trigger))
+    return slug(trigger) + "-", f"[{names},"
+
+
+def _digest(text: str) -> str:
     # One JSON text for one identity: no separator that a name could contain can make two identities equal.
-    text = json.dumps(identity, separators=(",", ":"), ensure_ascii=False)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    return base64.b32encode(digest).decode("ascii").lower()[:_DIGEST_LENGTH]
+    # The first 130 bits, five a character, taken in tens: the library's encoder takes ten times as long.
+    bits = int.from_bytes(digest[:17]) >> 6
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(120, -1, -10)])

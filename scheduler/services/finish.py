@@ -14,7 +14,7 @@ from scheduler.services.defer import Deferral, as_text
 from scheduler.services.pause import lock_pausing, pause_failing
 from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
-from scheduler.store.runs import FinishedAttempt
+from scheduler.store.run_results import FinishedAttempt
 from scheduler.store.transaction import Transaction
 
 

@@ -71,7 +71,7 @@ def fire_due(
         dues = list(tx.triggers.lock_due([only]).values())
     if not dues:
         return Fired()
-    rows = tx.triggers.load(due.trigger_id for due in dues)
+    rows = tx.triggers.load_to_fire(due.trigger_id for due in dues)
     open_runs = open_runs_of(tx, rows.values())
     # Read after the locks are held: a slot is decided by the instant at which it is decided.
     now = tx.now()
@@ -128,14 +128,15 @@ def _decide_one(
     open_runs: int,
 ) -> bool:
     """True if the trigger was decided (or set aside); False where its schedule is another than the planned one."""
-    if not is_live(row, now) or row["spec_digest"] is None or row["planned_from"] != row["plan_source"]:
+    if not is_live(row, now) or row["spec_digest"] is None or row["unplanned"]:
         return False  # Written to since it was planned: a run pins nothing that was not looked at.
     try:
         job = job_of(row)
     except SpecError as error:
         set_aside(due, row, error, planning, batch)
         return True
-    if job.fingerprint != due.fingerprint:
+    fingerprint = job.fingerprint
+    if fingerprint != due.fingerprint:
         return False
     if max_runs is not None:
         job = replace(job, catchup=replace(job.catchup, max_runs=max_runs))
@@ -153,7 +154,7 @@ def _decide_one(
     )
     if plan.position == position:
         plan = replace(plan, position=due.last_slot)  # Not due after all: another clock reading claimed it.
-    decide(batch, due, row, job, plan, now, open_runs=open_runs)
+    decide(batch, due, row, job, plan, now, fingerprint=fingerprint, open_runs=open_runs)
     return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,8 @@ class Dialect(Protocol):
 
     name: str
     auto_upgrade: bool
+    writes_in_ctes: bool
+    """Whether one statement may write two tables."""
 
     def database_now(self, connection: Connection) -> Micros | None:
         """The server's clock (not the transaction's start), or None where the caller's clock is the only one."""
@@ -65,6 +67,10 @@ class Dialect(Protocol):
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         """The statement with its rows of `of` locked against other writers; with `skip`, rows in use are left out."""
+        ...
+
+    def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+        """Whether the column is one of the values; one statement text whatever their number."""
         ...
 
     def best_of_each(
@@ -102,6 +108,7 @@ class PostgresDialect:
 
     name = "postgresql"
     auto_upgrade = False
+    writes_in_ctes = True
     _MIGRATION_LOCK = 7_221_913_006
 
     def database_now(self, connection: Connection) -> Micros | None:
@@ -113,11 +120,14 @@ class PostgresDialect:
         # One array a column: the statement stays the same for any number of rows, and so does its plan.
         arrays = list(zip(*values, strict=True)) if values else [() for _ in columns]
         binds = [
-            cast(bindparam(f"{name}_{index}", list(array), unique=True), postgresql.ARRAY(kind))
+            _array(f"{name}_{index}", kind, array)
             for index, (array, kind) in enumerate(zip(arrays, columns.values(), strict=True))
         ]
         derived = func.unnest(*binds).table_valued(*(column(label, kind) for label, kind in columns.items()), name=name)
         return derived.render_derived()
+
+    def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+        return column == func.any(_array("among", kind, tuple(values)))
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement.with_for_update(key_share=True, skip_locked=skip, of=of)
@@ -152,6 +162,7 @@ class SqliteDialect:
 
     name = "sqlite"
     auto_upgrade = True
+    writes_in_ctes = False
 
     def database_now(self, connection: Connection) -> Micros | None:
         return None
@@ -168,6 +179,10 @@ class SqliteDialect:
         ]
         subquery: Subquery = select(*picked).select_from(each).subquery(name)
         return subquery
+
+    def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+        payload: BindParameter[str] = bindparam("among", json.dumps(list(values)), unique=True)
+        return column.in_(select(func.json_each(payload).table_valued("value").c.value))
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement  # BEGIN IMMEDIATE already made this the only writer.
@@ -196,6 +211,22 @@ class SqliteDialect:
 
     def advisory_lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE is the lock."""
+
+
+def _array(name: str, kind: TypeEngine[Any], values: Sequence[Any]) -> ColumnElement[Any]:
+    """An array parameter, sent as the text the server reads: the driver would look at every single element."""
+    if isinstance(kind, (Text, String)):
+        items = ["NULL" if value is None else _quoted(value) for value in values]
+    else:
+        items = ["NULL" if value is None else str(value) for value in values]
+    bind: BindParameter[str] = bindparam(name, "{" + ",".join(items) + "}", type_=Text(), unique=True)
+    return cast(bind, postgresql.ARRAY(kind))
+
+
+def _quoted(value: str) -> str:
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
 
 
 _COUNT_NOTICE = text(

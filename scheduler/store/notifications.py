@@ -66,7 +66,8 @@ class Listener:
                 self._stopping.wait(_RECONNECT_SECONDS)
 
     def _watch(self, connection: sqlite3.Connection) -> None:
-        version = notices = None
+        version: object = None
+        notices: object = None
         while not self._stopping.wait(_GLANCE_SECONDS):
             before, version = version, connection.execute("PRAGMA data_version").fetchone()
             if version == before:

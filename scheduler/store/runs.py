@@ -23,11 +23,12 @@ from sqlalchemy import (
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
-from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT
+from scheduler.store.dialect import BIGINT, INTEGER, TEXT
 from scheduler.store.gates import Gates
 from scheduler.store.run_endings import RunEndings
-from scheduler.store.run_lookups import OPEN_PHASES, OPEN_TEXT, READY, may_start
-from scheduler.store.schema import attempts, runs, triggers, workers
+from scheduler.store.run_lookups import OPEN_TEXT, READY, may_start
+from scheduler.store.run_results import RunResults
+from scheduler.store.schema import runs, triggers
 from scheduler.store.tally import Start
 
 
@@ -74,26 +75,55 @@ class TakenRun(NamedTuple):
     not_before: Micros
 
 
-class FinishedAttempt(NamedTuple):
-    """How an attempt ended: the run's next phase and what to keep of the attempt."""
+_COPIED = (
+    "name",
+    "task_id",
+    "version",
+    "spec_digest",
+    "inputs",
+    "kickoff_arg",
+    "executor",
+    "deadline_at",
+    "serial",
+    "gated",
+)
 
-    name: str
-    fence: int
-    owner: str
-    phase: str
-    not_before: Micros | None
-    known_end: bool
-    error: str | None
-    outputs: str | None
-    attempt_phase: str
-    started_at: Micros
-    output: str | None
+
+def _inserted(row: Any, new: NewRun, now: Micros) -> TakenRun:
+    name, task_id, version, spec_digest, inputs, kickoff_arg, executor, deadline_at, serial, gated = row
+    return TakenRun(
+        name=name,
+        kind=Kind.SCHEDULED.value,
+        trigger_id=new.trigger_id,
+        task_id=task_id,
+        scheduled_at=new.scheduled_at,
+        covers_from=new.covers_from,
+        covers_to=new.covers_to,
+        version=version,
+        spec_digest=spec_digest,
+        inputs=inputs,
+        kickoff_arg=kickoff_arg,
+        executor=executor,
+        deadline_at=deadline_at,
+        attempt=1,
+        known_ends=0,
+        lost=0,
+        fence=0 if new.owner is None else 1,
+        created_at=now,
+        started_at=now,
+        state=None,
+        priority=new.priority,
+        serial=serial,
+        gated=gated,
+        owner=new.owner or "",
+        not_before=new.not_before,
+    )
 
 
 _TAKEN = [runs.c[name] for name in TakenRun._fields]
 
 
-class RunTable(RunEndings):
+class RunTable(RunResults, RunEndings):
     """Runs and their attempts through one transaction."""
 
     # --- queued ------------------------------------------------------------------------------------------------------
@@ -102,6 +132,7 @@ class RunTable(RunEndings):
         """Inserts scheduled runs that are not there yet; returns the inserted ones and whether each is RUNNING already.
 
         Where fewer come back than were given, ask `mismatched`: a name that exists for another slot is an error.
+        Only what is copied from triggers is read back: it may differ from what the caller saw of them.
         """
         if not new:
             return []
@@ -146,10 +177,11 @@ class RunTable(RunEndings):
             self._tx.dialect.insert(runs)
             .from_select(list(values), source, include_defaults=False)
             .on_conflict_do_nothing(index_elements=["name"])
-            .returning(*_TAKEN, runs.c.phase)
+            .returning(*(runs.c[name] for name in _COPIED))
         )
+        given = {item.name: item for item in ordered}
         rows = self._tx.connection.execute(statement).all()
-        inserted = [(TakenRun(*row[:-1]), row[-1] == Phase.RUNNING) for row in rows]
+        inserted = [(_inserted(row, given[row[0]], now), given[row[0]].owner is not None) for row in rows]
         self._tx.tally.inserted[Kind.SCHEDULED] += len(inserted)
         self._count_starts(run for run, running in inserted if running)
         return inserted
@@ -245,72 +277,6 @@ class RunTable(RunEndings):
             first = run.fence == 1 and run.kind == Kind.SCHEDULED
             lateness = max(0, run.started_at - run.not_before) if first else None
             self._tx.tally.started.append(Start(run.executor, run.kind, run.priority > 0, lateness))
-
-    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
-        """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
-
-        The condition is name and fence, and that the worker's incarnation is of this epoch: a result counts as long as
-        nobody took the run since. A retry that meets a stored intent to end becomes that end; any other answer stands.
-        """
-        if not ended:
-            return set()
-        kinds = (TEXT, BIGINT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT, TEXT, BIGINT, TEXT)
-        batch = self._tx.dialect.rows("f", dict(zip(FinishedAttempt._fields, kinds, strict=True)), sorted(ended))
-        again = batch.c.phase == Phase.QUEUED.value
-        phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
-        stays_open = phase.in_(OPEN_PHASES)
-        # Who was there before the database was restored from a backup speaks of another history.
-        current = (
-            select(workers.c.incarnation)
-            .where(workers.c.incarnation == batch.c.owner, workers.c.epoch == self._tx.meta.sql_epoch())
-            .exists()
-        )
-        statement = (
-            update(runs)
-            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, current)
-            .values(
-                phase=phase,
-                owner=None,
-                fence=runs.c.fence + 1,
-                attempt=runs.c.attempt + case((again, 1), else_=0),
-                known_ends=runs.c.known_ends + case((batch.c.known_end, 1), else_=0),
-                not_before=func.coalesce(batch.c.not_before, runs.c.not_before),
-                error=batch.c.error,
-                outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
-                state=None,
-                finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
-            )
-            .returning(
-                runs.c.name,
-                (runs.c.fence - 1).label("fence"),
-                (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
-                runs.c.phase,
-                runs.c.executor,
-            )
-        )
-        found = self._tx.connection.execute(statement).all()
-        self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
-        self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase != Phase.QUEUED)
-        self._tx.tally.refused += len(ended) - len(found)
-        # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
-        counted = {(row.name, row.fence): row.attempt for row in found}
-        rows = [
-            {
-                "run_name": item.name,
-                "attempt": counted[item.name, item.fence],
-                "phase": item.attempt_phase,
-                "started_at": item.started_at,
-                "finished_at": now,
-                "worker": worker,
-                "error": item.error,
-                "output": item.output,
-            }
-            for item in sorted(ended)
-            if (item.name, item.fence) in counted
-        ]
-        if rows:
-            self._tx.connection.execute(attempts.insert(), rows)
-        return set(counted)
 
     def still_held(self, owner: str) -> dict[str, int]:
         """Names and fences of the runs this incarnation holds."""

@@ -67,6 +67,14 @@ _DUE = [
 ]
 
 
+# Everything but what is long and decides nothing; whether the plan is of what stands there now is compared there.
+_LEFT_OUT = {"plan_source", "planned_from", "deployed", "description", "note", "source", "updated_at", "updated_by"}
+_TO_FIRE = [
+    *(column for column in triggers.c if column.name not in _LEFT_OUT),
+    triggers.c.planned_from.is_distinct_from(triggers.c.plan_source).label("unplanned"),
+]
+
+
 class TriggerTable:
     """Triggers, their revisions and their due rows through one transaction."""
 
@@ -168,16 +176,24 @@ class TriggerTable:
 
     def load(self, trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
         """What these triggers are, with their task's name; read after their due rows are locked."""
+        return self._load([triggers], trigger_ids)
+
+    def load_to_fire(self, trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
+        """What deciding these triggers needs to know, and no more: a fire reads a thousand of them at once."""
+        return self._load(_TO_FIRE, trigger_ids)
+
+    def _load(self, columns: Sequence[Any], trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
         statement = (
-            select(triggers, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
+            select(*columns, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
             .join(tasks, tasks.c.id == triggers.c.task_id)
-            .where(triggers.c.id.in_(sorted(trigger_ids)))
+            .where(self._tx.dialect.among(triggers.c.id, BIGINT, sorted(trigger_ids)))
         )
         return {row["id"]: row for row in self._tx.connection.execute(statement).mappings()}
 
     def names(self, trigger_ids: Iterable[int]) -> dict[int, str]:
         """The names of these triggers within their tasks."""
-        statement = select(triggers.c.id, triggers.c.name).where(triggers.c.id.in_(sorted(trigger_ids)))
+        chosen = self._tx.dialect.among(triggers.c.id, BIGINT, sorted(trigger_ids))
+        statement = select(triggers.c.id, triggers.c.name).where(chosen)
         return {row.id: row.name for row in self._tx.connection.execute(statement)}
 
     def of_task(self, task_id: int) -> list[RowMapping]:
@@ -224,7 +240,9 @@ class TriggerTable:
     def mark_planned(self, trigger_ids: Sequence[int]) -> None:
         """Records that these triggers' plans were made from what stands there now."""
         self._tx.connection.execute(
-            update(triggers).where(triggers.c.id.in_(trigger_ids)).values(planned_from=triggers.c.plan_source)
+            update(triggers)
+            .where(self._tx.dialect.among(triggers.c.id, BIGINT, trigger_ids))
+            .values(planned_from=triggers.c.plan_source)
         )
 
     def append_revisions(self, rows: Sequence[Mapping[str, Any]]) -> None:

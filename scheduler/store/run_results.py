@@ -1,0 +1,122 @@
+"""Recording what came of attempts: the run's next phase and the attempt itself, by name and fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, case, func, literal, null, select, update
+
+from scheduler.domain.instants import Micros
+from scheduler.domain.run import Phase
+from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
+from scheduler.store.run_lookups import OPEN_PHASES, RunLookups
+from scheduler.store.schema import attempts, runs, workers
+
+
+class FinishedAttempt(NamedTuple):
+    """How an attempt ended: the run's next phase and what to keep of the attempt."""
+
+    name: str
+    fence: int
+    owner: str
+    phase: str
+    not_before: Micros | None
+    known_end: bool
+    error: str | None
+    outputs: str | None
+    attempt_phase: str
+    started_at: Micros
+    output: str | None
+
+
+_KINDS = dict(
+    zip(
+        FinishedAttempt._fields,
+        (TEXT, BIGINT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT, TEXT, BIGINT, TEXT),
+        strict=True,
+    )
+)
+_ATTEMPT = ("run_name", "attempt", "phase", "started_at", "finished_at", "worker", "error", "output")
+
+
+class RunResults(RunLookups):
+    """The part of `tx.runs` that answers of code cause."""
+
+    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
+        """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
+
+        The condition is name and fence, and that the worker's incarnation is of this epoch: a result counts as long as
+        nobody took the run since. A retry that meets a stored intent to end becomes that end; any other answer stands.
+        """
+        if not ended:
+            return set()
+        ordered = sorted(ended)
+        batch = self._tx.dialect.rows("f", _KINDS, ordered)
+        again = batch.c.phase == Phase.QUEUED.value
+        phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
+        stays_open = phase.in_(OPEN_PHASES)
+        # Who was there before the database was restored from a backup speaks of another history.
+        current = (
+            select(workers.c.incarnation)
+            .where(workers.c.incarnation == batch.c.owner, workers.c.epoch == self._tx.meta.sql_epoch())
+            .exists()
+        )
+        ending = (
+            update(runs)
+            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, current)
+            .values(
+                phase=phase,
+                owner=None,
+                fence=runs.c.fence + 1,
+                attempt=runs.c.attempt + case((again, 1), else_=0),
+                known_ends=runs.c.known_ends + case((batch.c.known_end, 1), else_=0),
+                not_before=func.coalesce(batch.c.not_before, runs.c.not_before),
+                error=batch.c.error,
+                outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
+                state=None,
+                finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
+            )
+        )
+        answer = (
+            runs.c.name,
+            (runs.c.fence - 1).label("fence"),
+            (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
+            runs.c.phase,
+            runs.c.executor,
+        )
+        # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
+        if self._tx.dialect.writes_in_ctes:
+            told = batch.c.attempt_phase, batch.c.started_at, batch.c.error, batch.c.output
+            end = ending.returning(*answer, *(item.label(f"told_{item.name}") for item in told)).cte("ended")
+            attempt = end.c.name, end.c.attempt, end.c.told_attempt_phase, end.c.told_started_at
+            kept = select(*attempt, literal(now, BIGINT), literal(worker, TEXT), end.c.told_error, end.c.told_output)
+            record = attempts.insert().from_select(_ATTEMPT, kept, include_defaults=False).cte("recorded")
+            found = self._tx.connection.execute(select(*(end.c[item.name] for item in answer)).add_cte(record)).all()
+        else:
+            found = self._tx.connection.execute(ending.returning(*answer)).all()
+            counted = {(row.name, row.fence): row.attempt for row in found}
+            self._record([item for item in ordered if (item.name, item.fence) in counted], counted, worker, now)
+        self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
+        self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase != Phase.QUEUED)
+        self._tx.tally.refused += len(ended) - len(found)
+        return {(row.name, row.fence) for row in found}
+
+    def _record(
+        self, ended: Sequence[FinishedAttempt], numbers: dict[tuple[str, int], int], worker: str, now: Micros
+    ) -> None:
+        rows: list[dict[str, Any]] = [
+            {
+                "run_name": item.name,
+                "attempt": numbers[item.name, item.fence],
+                "phase": item.attempt_phase,
+                "started_at": item.started_at,
+                "finished_at": now,
+                "worker": worker,
+                "error": item.error,
+                "output": item.output,
+            }
+            for item in ended
+        ]
+        if rows:
+            self._tx.connection.execute(attempts.insert(), rows)
