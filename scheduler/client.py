@@ -151,8 +151,7 @@ class Client:
     def _admit(self, tx: Transaction, definition: TaskDefinition, *, dry_run: bool = False) -> None:
         admit(
             tx,
-            definition.project,
-            definition.domain,
+            definition,
             declared=self._projects,
             create=self._create_projects,
             dry_run=dry_run,

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+from scheduler.domain.task import TaskDefinition
 from scheduler.errors import SpecError
 from scheduler.store.transaction import Transaction
 
 
 def admit(
     tx: Transaction,
-    project: str,
-    domain: str,
+    definition: TaskDefinition,
     *,
     declared: Mapping[str, Collection[str]],
     create: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Lets a deploy into this domain of this project go on; raises `SpecError`, naming what is known, if it must not.
+    """Lets the deploy of a definition go on; raises `SpecError`, naming the known projects or domains, if it must not.
 
     Known is what is recorded. What is `declared`, or anything at all with `create`, is recorded on its first use, but not
     by a dry run.
     """
+    project, domain = definition.project, definition.domain
     if tx.tasks.knows(project, domain):
         return
     if create or domain in declared.get(project, ()):
@@ -32,6 +33,11 @@ def admit(
     for name, domains in declared.items():
         known.setdefault(name, set()).update(domains)
     if project not in known:
-        names = ", ".join(sorted(known)) or "none"
-        raise SpecError("project", f"{project!r} is not a known project: {names}")
-    raise SpecError("domain", f"{domain!r} is not a known domain of {project}: {', '.join(sorted(known[project]))}")
+        reason = f"{project!r} is not a known project: {_listed(known)}"
+        raise SpecError("project", f"{reason}; task {definition.key} is not deployed")
+    reason = f"{domain!r} is not a known domain of {project}: {_listed(known[project])}"
+    raise SpecError("domain", f"{reason}; task {definition.key} is not deployed")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.domain.identity import check_name
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.task import SPEC_FORMAT, digest_of
 from scheduler.errors import NotFound, SpecError
@@ -42,9 +41,8 @@ def create_task_spec(
     One that is there already is left alone. It stays for a day after the last call, and for as long as a version, a
     trigger or a run names it. Raises `SpecError` where `digest` is given and is another.
     """
-    check_name(spec_format, "format")
-    if len(spec_format) > _LONGEST_FORMAT:
-        raise SpecError("format", f"has {len(spec_format)} characters: at most {_LONGEST_FORMAT} are allowed")
+    if not spec_format.isprintable() or not 0 < len(spec_format) <= _LONGEST_FORMAT:
+        raise SpecError("format", f"{spec_format!r} is not 1 to {_LONGEST_FORMAT} printable characters")
     found = digest_of(encoded)
     if digest is not None and digest != found:
         raise SpecError("digest", f"{digest!r} is not the SHA-256 of these bytes: that is {found}")

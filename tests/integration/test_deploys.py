@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from scheduler.client import Client
 from scheduler.domain.automation import Cron
 from scheduler.domain.task import Environment, TaskSpec
-from tests.integration.worlds import World, definition, key, only, trigger
+from scheduler.errors import RevisionConflict
+from scheduler.services.operate import snooze
+from tests.integration.worlds import World, definition, instant, key, only, trigger
 
 HOURLY = Cron("0 * * * *")
 
@@ -192,3 +195,87 @@ def test_two_tasks_of_one_name_in_two_domains_have_runs_of_their_own(world: Worl
 def test_a_task_may_have_many_triggers(world: World, count: int) -> None:
     world.deploy(*(trigger(f"t{number}") for number in range(count)))
     assert len(world.step("12:01")) == count
+
+
+# --- whoever was faster, whoever owns it -----------------------------------------------------------------------------
+
+
+def test_a_deploy_that_expects_revisions_is_refused_where_somebody_was_faster(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    seen = {row["name"]: row["revision"] for row in world.client.list_triggers()}
+    world.client.deactivate(key("b"))
+    before = world.rows("SELECT * FROM triggers")
+    wanted = definition(trigger("a", automation=HOURLY), trigger("b", automation=HOURLY), version="v2")
+    with pytest.raises(RevisionConflict, match="report/b' is at revision 2, not 1"):
+        world.client.deploy_task(wanted, expected_revisions=seen)
+    assert world.rows("SELECT * FROM triggers") == before
+    assert only(world.client.list_tasks())["version"] == "v1"
+    assert world.client.deploy_task(wanted, expected_revisions={"a": 1, "b": 2}).changed == ("a", "b")
+
+
+def test_a_deploy_may_expect_that_a_trigger_is_not_there(world: World) -> None:
+    wanted = definition(trigger())
+    assert world.client.deploy_task(wanted, expected_revisions={"nightly": 0}).created == ("nightly",)
+    with pytest.raises(RevisionConflict):
+        world.client.deploy_task(wanted, expected_revisions={"nightly": 0})
+    world.client.delete_trigger(key())
+    with pytest.raises(RevisionConflict):
+        world.client.deploy_task(wanted, expected_revisions={"nightly": 2})
+    assert world.client.deploy_task(wanted, expected_revisions={"nightly": 0}).created == ("nightly",)
+    assert world.trigger()["revision"] == 3
+
+
+def test_an_identical_deploy_that_expects_an_old_revision_is_refused_too(world: World) -> None:
+    wanted = definition(trigger())
+    world.client.deploy_task(wanted)
+    world.client.deactivate(key())
+    with pytest.raises(RevisionConflict):
+        world.client.deploy_task(wanted, expected_revisions={"nightly": 1})
+    assert world.client.deploy_task(wanted, expected_revisions={"nightly": 2}).applied is False
+
+
+def test_a_deploy_that_sets_active_as_sent_overrules_an_operators_pause(world: World) -> None:
+    wanted = definition(trigger("a"), trigger("b", active=False), trigger("c"))
+    world.client.deploy_task(wanted, active_as_sent=True)
+    assert world.client.deploy_task(wanted, active_as_sent=True).applied is False
+    world.client.deactivate(key("a"))
+    world.client.activate(key("b"))
+    assert world.client.deploy_task(wanted).applied is False
+    result = world.at("12:03:30").client.deploy_task(wanted, active_as_sent=True)
+    assert (result.changed, result.unchanged) == (("a", "b"), ("c",))
+    assert [(row["active"], row["revision"]) for row in world.client.list_triggers()] == [
+        (True, 3),
+        (False, 3),
+        (True, 1),
+    ]
+    assert [world.next_fire(name) for name in "abc"] == ["12:04", None, "12:01"]
+
+
+def test_a_trigger_belongs_to_whoever_named_it_last(world: World) -> None:
+    world.deploy(trigger(), source="api")
+    assert world.deploy(trigger(), source="manifest", version="v2").unchanged == ("nightly",)
+    assert world.trigger()["revision"] == 1
+    assert world.deploy(source="api", version="v3").pruned == ()
+    assert world.deploy(source="manifest", version="v4").pruned == ("nightly",)
+
+
+def test_who_deployed_is_the_caller_that_the_client_was_given(world: World) -> None:
+    world.deploy(trigger())
+    other = Client(world.store, planning=world.planning, by="somebody else", create_projects=True)
+    other.deploy_task(definition(trigger(automation=HOURLY), version="v2"))
+    assert [row["deployed_by"] for row in world.client.list_versions("flytesnacks", "development", "report")] == [
+        "somebody else",
+        "tester",
+    ]
+    assert [row["by"] for row in world.client.list_revisions(key())] == ["somebody else", "tester"]
+    assert world.trigger()["updated_by"] == "somebody else"
+
+
+def test_a_snooze_ends_where_a_deploy_says_active_anew_and_only_there(world: World) -> None:
+    world.deploy(trigger(active=False))
+    world.client.activate(key())
+    world.store.run(snooze, key(), instant("13:00"), world.planning, by="tester")
+    world.deploy(trigger(active=False, inputs={"n": 1}), version="v2")
+    assert (world.trigger()["state"], world.next_fire()) == ("snoozed", "13:01")
+    world.at("12:00:30").deploy(trigger(inputs={"n": 1}), version="v3")
+    assert (world.trigger()["state"], world.next_fire()) == ("scheduled", "12:01")
