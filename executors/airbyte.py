@@ -24,8 +24,8 @@ from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus
 from executors.hiding import Hidden
 from executors.http_words import url_fault
+from executors.job_service import Answer, Service, proxy_faults, shown_url
 from executors.protocol import RunContext
-from executors.services import Answer, Service, proxy_faults, shown_url
 
 _PHASES: Final = {
     "pending": JobPhase.QUEUED,
@@ -68,9 +68,9 @@ class AirbyteExecutor(ExternalJob):
 
         host: str
         client_id: str | None = None
-        client_secret: str | None = None
+        client_secret: str | None = field(default=None, repr=False)
         token_url: str = "v1/applications/token"  # noqa: S105  # a path, no secret
-        proxies: dict[str, str] = field(default_factory=dict)
+        proxies: dict[str, str] = field(default_factory=dict, repr=False)
         timeout: timedelta = timedelta(seconds=30)
 
         def check(self) -> Iterable[Problem]:

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Final
 
 from executors.errors import RetryableError
+from executors.job_service import Service
 from executors.protocol import RunContext
-from executors.services import Service
 
 REFRESH_EARLY: Final = timedelta(seconds=60)
 _UNLESS_SAID: Final = timedelta(minutes=3)

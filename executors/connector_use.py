@@ -7,6 +7,7 @@ import inspect
 import json
 import traceback
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from executors.connector import AsyncConnector, Resource, ResourceMeta
@@ -98,9 +99,15 @@ class ConnectorUse:
 
 def _accepted(method: Callable[..., Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that a method has a place for; `run` only where a parameter asks for it by name."""
-    parameters = inspect.signature(method).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return {name: value for name, value in named.items() if name in parameters or (takes_any and name != "run")}
+    names, takes_any = _places(getattr(method, "__func__", method))
+    return {name: value for name, value in named.items() if name in names or (takes_any and name != "run")}
+
+
+# Looked up for every poll of every job, and the same for all of them.
+@lru_cache(maxsize=1_000)
+def _places(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
+    parameters = inspect.signature(function).parameters
+    return frozenset(parameters), any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _fault(name: str, value: object) -> str | None:

@@ -26,11 +26,11 @@ from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
 from executors.hiding import Hidden
 from executors.http_words import url_fault
+from executors.job_service import Answer, Service, proxy_faults, shown_url
 from executors.json_paths import JsonPath, path_fault
 from executors.jsonvalue import json_fault
 from executors.output import LIMIT, clip
 from executors.protocol import RunContext
-from executors.services import Answer, Service, proxy_faults, shown_url
 from executors.templating import as_text, check_placeholders, placeholders, render, render_url
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
@@ -44,7 +44,7 @@ class Call:
     url: str
     method: str | None = None
     json: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     def faults(self, where: str, more: tuple[str, ...]) -> Iterable[Problem]:
         """What is wrong with it, as the option `where`, which may use these placeholders besides the usual."""
@@ -79,8 +79,8 @@ class HttpJobExecutor(ExternalJob):
         links: dict[str, str] = field(default_factory=dict)
         busy: list[int] = field(default_factory=lambda: [409])
         gone: list[int] = field(default_factory=lambda: [404, 410])
-        headers: dict[str, str] = field(default_factory=dict)
-        proxies: dict[str, str] = field(default_factory=dict)
+        headers: dict[str, str] = field(default_factory=dict, repr=False)
+        proxies: dict[str, str] = field(default_factory=dict, repr=False)
         timeout: timedelta = timedelta(seconds=30)
 
         def check(self) -> Iterable[Problem]:

@@ -27,8 +27,8 @@ from executors import (
     Succeeded,
 )
 from executors.airbyte_tokens import Tokens
+from executors.job_service import Service
 from executors.registry import build, check_config
-from executors.services import Service
 from tests.fakes.airbyte import FIRST_ID, MOUNTS, FakeAirbyte, problem
 from tests.fakes.serving import FakeProxy
 from tests.unit.executors.worlds import cancel, eventually, make_run, raised
@@ -456,6 +456,14 @@ def test_no_secret_is_shown_even_if_airbyte_says_it_aloud(caplog: pytest.LogCapt
             assert str(error).endswith("unexpected: said: ***")
 
         scene(echo, airbyte)
+
+
+def test_options_show_no_secret() -> None:
+    executor = AirbyteExecutor(
+        host="http://x", client_id="a", client_secret="hunter22", proxies={"http": "http://u:hunter22@p"}
+    )
+    assert "hunter22" not in repr(executor.options)
+    assert "client_id='a'" in repr(executor.options)
 
 
 def test_faults_of_options_show_no_value() -> None:
