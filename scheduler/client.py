@@ -20,7 +20,7 @@ from scheduler.clock import Clock
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.services import listing, many, operate, query, remove, specs
-from scheduler.services.cancel import Cancelled, cancel_run
+from scheduler.services.cancel import Cancelled, cancel_run, cancel_runs
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
 from scheduler.services.export import Exported, export_tasks
@@ -388,6 +388,10 @@ class Client:
     def cancel_run(self, name: str) -> Cancelled:
         """Ends a queued run now, and one under way as soon as its code has ended. Raises `NotFound`, `Conflict`."""
         return self._store.run(cancel_run, name, by=self._by)
+
+    def cancel_runs(self, names: Sequence[str]) -> Cancelled:
+        """Cancels those of these runs that are open, in one transaction, and says what becomes of them."""
+        return self._store.run(cancel_runs, names, by=self._by)
 
     def retry_run(self, name: str) -> None:
         """Queues a run that ended without success for one more attempt. Raises `NotFound`, `Conflict`."""

@@ -53,6 +53,10 @@ RUN: Final = (
     "finished_at",
     "error",
 )
+# Of a run that is open: whether somebody wants it ended, and what it waits for.
+RUN_STANDING: Final = ("aborting", "waiting_for")
+VERSION: Final = ("version", "digest", "deployed_at", "deployed_by")
+REVISION: Final = ("revision", "action", "at", "by", "automation")
 RUN_DETAILS: Final = ("inputs", "outputs", "links", "event")
 ATTEMPT: Final = ("attempt", "phase", "started_at", "finished_at", "worker", "error")
 WORKER: Final = ("name", "version", "started_at", "renewed_at", "lease_until", "running", "waits")
@@ -63,6 +67,7 @@ _SLOT: Final = {
 # Named one by one: an input or a schedule may hold a number under any key.
 _INSTANTS: Final = frozenset(
     {
+        "at",
         "deployed_at",
         "next_fire_at",
         "triggered_at",
@@ -88,9 +93,24 @@ def trigger(row: Row) -> dict[str, Any]:
     return _document(row, TRIGGER)
 
 
+def version(row: Row) -> dict[str, Any]:
+    """A row of `tasks versions`."""
+    return _document(row, VERSION)
+
+
+def revision(row: Row) -> dict[str, Any]:
+    """A row of `triggers revisions`."""
+    return _document(row, REVISION)
+
+
+def revision_in_full(row: Row) -> dict[str, Any]:
+    """One revision with all that the trigger said then, in the words of a deploy."""
+    return _document(row, REVISION) | keyed(row, ("version", "active", "note", "spec"))
+
+
 def run(row: Row) -> dict[str, Any]:
     """A row of `runs list`."""
-    return _document(row, RUN)
+    return _document(row, RUN) | keyed(row, RUN_STANDING)
 
 
 def run_in_full(row: Row) -> dict[str, Any]:
@@ -99,13 +119,13 @@ def run_in_full(row: Row) -> dict[str, Any]:
     covers = row.get("covers")
     return (
         _document(row, RUN)
+        | keyed(row, RUN_STANDING)
         | keyed(row, RUN_DETAILS)
         | {
             "attempts": attempts,
             "executor": row.get("executor"),
             "kind": row.get("kind"),
             "covers": None if covers is None else {"from": to_rfc3339(covers[0]), "to": to_rfc3339(covers[1])},
-            "waiting_for": row.get("waiting_for"),
         }
     )
 

@@ -30,12 +30,14 @@ class Root(LazyGroup):
         "next": Verb("next", "Say when a schedule fires, without any database."),
         "simulate": Verb("simulate", "Say what the deployed triggers would fire in a period."),
         "slots": Verb("slots", "Say what became of each slot of a trigger."),
-        "tasks": Verb("tasks", "Look at tasks: list, show."),
-        "triggers": Verb("triggers", "Look at triggers and act on them: list, show, activate, deactivate, fire."),
-        "runs": Verb("runs", "Look at runs: list, show."),
+        "tasks": Verb("tasks", "Look at tasks, take them away: list, show, versions, delete."),
+        "triggers": Verb(
+            "triggers", "Look at triggers and act on them: list, show, revisions, activate, deactivate, fire…"
+        ),
+        "runs": Verb("runs", "Look at runs and act on them: list, show, logs, cancel, retry."),
         "workers": Verb("workers", "Look at the living workers: list."),
         "config": Verb("config", "Check the settings and manifests, show the settings: check, show."),
-        "db": Verb("db", "Look after the database's schema: upgrade, current."),
+        "db": Verb("db", "Look after the database: upgrade, current, restored."),
         "version": Verb("version", "Print the version."),
     }
     later = frozenset({"backfill", "doctor", "token"})

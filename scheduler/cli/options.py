@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from scheduler.cli.output import Output
+from scheduler.domain.run import Phase
 
 OutputOption: TypeAlias = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 LimitOption: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many rows.")]
@@ -25,10 +26,46 @@ SinceOption: TypeAlias = Annotated[
         "--since", metavar="WHEN", help="Not older: a duration such as 1h or a time such as 2026-11-21T02:00:00Z."
     ),
 ]
+TaskArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="TASK", help="Its name or project/domain/name.", show_default=False)
+]
 TriggerArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="TRIGGER", help="task/name or project/domain/task/name.", show_default=False)
 ]
 TriggersArgument: TypeAlias = Annotated[
     list[str],
     typer.Argument(metavar="TRIGGER...", help="task/name or project/domain/task/name.", show_default=False),
+]
+SomeTriggersArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TRIGGER]...", help="task/name or project/domain/task/name.", show_default=False),
+]
+AllOption: TypeAlias = Annotated[bool, typer.Option("--all", help="Every one there is.")]
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing it to many.")]
+RevisionOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-revision", metavar="N", min=0, help="Only if nobody changed the one trigger since its revision N."
+    ),
+]
+RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.", show_default=False)]
+SomeRunsArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[RUN]...", help="The runs' names.", show_default=False)
+]
+PhaseOption: TypeAlias = Annotated[
+    str | None, typer.Option("--phase", help=f"Only runs in this phase: {', '.join(Phase)}.", show_default=False)
+]
+WhereOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="FIELD=VALUE (again for another value that will do), FIELD~PART of a text, or FIELD>=WHEN; may be repeated.",
+    ),
+]
+SortOption: TypeAlias = Annotated[
+    str | None, typer.Option("--sort", metavar="FIELD", help="By this field; -FIELD turns it round.")
+]
+PageOption: TypeAlias = Annotated[
+    str | None, typer.Option("--page", metavar="TOKEN", help="The page that follows the one that named this token.")
 ]

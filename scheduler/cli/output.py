@@ -152,6 +152,12 @@ def _drawn(renderable: Any) -> str:
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
+def first_line(text: object) -> str | None:
+    """What an error begins with: the rest, a traceback or captured output, belongs elsewhere."""
+    lines = str(text).strip().splitlines() if text is not None else []
+    return lines[0] if lines else None
+
+
 def counted(count: int, noun: str) -> str:
     """`1 task`, `3 tasks`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
-from scheduler.cli.guard import Refused
+from scheduler.cli import run_actions, run_logs
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     DomainOption,
     LimitOption,
     OutputOption,
+    PhaseOption,
     ProjectOption,
+    RunArgument,
     SinceOption,
     TaskOption,
     TriggerOption,
 )
-from scheduler.cli.output import Output, compact, cut, details, dump, emit, note, table
+from scheduler.cli.output import Output, compact, cut, details, dump, emit, first_line, note, table
 from scheduler.cli.verbs import VerbGroup, new_group
-from scheduler.domain.run import Phase
 
-
-class Runs(VerbGroup):
-    """Verbs on runs."""
-
-    later = frozenset({"cancel"})
-
-
-app = new_group(Runs, "Look at runs.")
+app = new_group(VerbGroup, "Look at runs and act on them.")
 
 
 @app.command("list")
@@ -38,9 +33,7 @@ def list_runs(
     domain: DomainOption = None,
     task: TaskOption = None,
     trigger: TriggerOption = None,
-    phase: Annotated[
-        str | None, typer.Option("--phase", help=f"Only runs in this phase: {', '.join(Phase)}.", show_default=False)
-    ] = None,
+    phase: PhaseOption = None,
     since: SinceOption = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
@@ -48,6 +41,7 @@ def list_runs(
     """List runs, newest first."""
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
+    from scheduler.cli.phases import phase_named
     from scheduler.cli.times import TriggerZones, local, since_instant, took
 
     scheduler = Invocation.of(ctx).app
@@ -71,30 +65,31 @@ def list_runs(
         note("no run matches")
         return
     table(
-        ("RUN", "TRIGGER", "SCHEDULED", "PHASE", "ATTEMPT", "LOST", "STARTED", "TOOK", "ERROR"),
+        ("RUN", "TRIGGER", "SCHEDULED", "PHASE", "ATTEMPT", "LOST", "STARTED", "TOOK", "WAITS FOR", "ERROR"),
         (
             (
                 row["name"],
                 shown(row, defaults, "task", "trigger"),
                 local(row["scheduled_at"], zone) or "by hand",
-                row["phase"],
+                phase_shown(row),
                 row["attempt"],
                 row["lost"] or None,
                 local(row["started_at"], zone),
                 took(row["started_at"], row["finished_at"]),
-                _first_line(row["error"]),
+                row["waiting_for"],
+                first_line(row["error"]),
             )
             for row, zone in placed
         ),
         right=("ATTEMPT", "LOST", "TOOK"),
-        if_any=("LOST", "ERROR"),
+        if_any=("LOST", "WAITS FOR", "ERROR"),
     )
 
 
 @app.command("show")
 def show_run(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.", show_default=False)],
+    run: RunArgument,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one run with its inputs, outputs and attempts."""
@@ -116,7 +111,7 @@ def show_run(
             ("executor", row["executor"]),
             ("scheduled", local(row["scheduled_at"], zone) or "by hand"),
             ("covers", f"{local(covers[0], zone)} to {local(covers[1], zone)}" if covers else None),
-            ("phase", row["phase"]),
+            ("phase", phase_shown(row)),
             ("waiting for", row["waiting_for"]),
             ("attempt", row["attempt"]),
             ("lost", row["lost"] or None),
@@ -142,7 +137,7 @@ def show_run(
                     local(attempt["started_at"], zone),
                     took(attempt["started_at"], attempt["finished_at"]),
                     attempt["worker"],
-                    _first_line(attempt["error"]),
+                    first_line(attempt["error"]),
                 )
                 for attempt in row["attempts"]
             ),
@@ -151,15 +146,10 @@ def show_run(
         )
 
 
-def phase_named(text: str) -> Phase:
-    """The phase of this name, in whatever case it was typed."""
-    try:
-        return Phase(text.upper())
-    except ValueError:
-        raise Refused(f"--phase {text!r} is none of {', '.join(Phase)}") from None
+def phase_shown(row: Mapping[str, Any]) -> str:
+    """The phase, and that somebody wants an open run ended."""
+    return f"{row['phase']}, aborting" if row["aborting"] else str(row["phase"])
 
 
-def _first_line(error: Any) -> str | None:
-    """What an error begins with: the rest, a traceback or captured output, belongs to `runs show -o json`."""
-    lines = str(error).strip().splitlines() if error is not None else []
-    return lines[0] if lines else None
+run_actions.add_to(app)
+run_logs.add_to(app)

@@ -6,19 +6,27 @@ from typing import Annotated
 
 import typer
 
+from scheduler.cli.acting import EVERY, confirm, each
+from scheduler.cli.guard import Refused
 from scheduler.cli.invocation import Invocation
-from scheduler.cli.options import DomainOption, LimitOption, OutputOption, ProjectOption, TaskOption
-from scheduler.cli.output import Output, compact, cut, details, dump, emit, note, table
+from scheduler.cli.options import (
+    AllOption,
+    DomainOption,
+    LimitOption,
+    OutputOption,
+    PageOption,
+    ProjectOption,
+    SinceOption,
+    SortOption,
+    TaskArgument,
+    TaskOption,
+    WhereOption,
+    YesOption,
+)
+from scheduler.cli.output import Output, compact, counted, details, dump, emit, note, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
-
-class Tasks(VerbGroup):
-    """Verbs on tasks."""
-
-    later = frozenset({"versions"})
-
-
-app = new_group(Tasks, "Look at tasks.")
+app = new_group(VerbGroup, "Look at tasks, take them away.")
 
 
 @app.command("list")
@@ -27,22 +35,27 @@ def list_tasks(
     project: ProjectOption = None,
     domain: DomainOption = None,
     task: TaskOption = None,
+    since: SinceOption = None,
+    where: WhereOption = None,
+    sort: SortOption = None,
     limit: LimitOption = 50,
+    page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the latest version of every task, by name."""
+    """List the latest version of every task, by name; --since is when it was deployed."""
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
+    from scheduler.cli.paging import filters_of, tell_of_the_next
     from scheduler.cli.times import local, utc
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task)
+    equal = {"project": wanted["project"], "domain": wanted["domain"], "name": wanted["task"]}
     with scheduler.client() as client:
-        rows = client.list_tasks(
-            project=wanted["project"], domain=wanted["domain"], name=wanted["task"], limit=limit + 1
-        )
-    rows = cut(rows, limit, "tasks")
+        chosen = filters_of(where, client.now(), equal, ("deployed_at", since))
+        found = client.find_tasks(chosen, sort=sort, limit=limit, token=page)
+    rows = found.rows
     if output is not Output.TABLE:
         emit(dump([documents.task(row) for row in rows], output))
     elif not rows:
@@ -65,12 +78,13 @@ def list_tasks(
             ),
             right=("TRIGGERS", "ACTIVE"),
         )
+    tell_of_the_next(found, "tasks")
 
 
 @app.command("show")
 def show_task(
     ctx: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Its name or project/domain/name.", show_default=False)],
+    task: TaskArgument,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show the latest version of one task."""
@@ -100,3 +114,97 @@ def show_task(
             *((name, value if isinstance(value, str) else compact(value)) for name, value in spec.items()),
         )
     )
+
+
+@app.command("versions")
+def versions(
+    ctx: typer.Context,
+    task: TaskArgument,
+    since: SinceOption = None,
+    where: WhereOption = None,
+    sort: SortOption = None,
+    limit: LimitOption = 50,
+    page: PageOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the versions of a task, newest first; of a deleted one, too."""
+    from scheduler.cli import documents
+    from scheduler.cli.keys import task_key
+    from scheduler.cli.paging import filters_of, tell_of_the_next
+    from scheduler.cli.times import local, utc
+
+    scheduler = Invocation.of(ctx).app
+    key = task_key(task, scheduler.settings.defaults)
+    equal = dict(zip(("project", "domain", "name"), key, strict=True))
+    with scheduler.client() as client:
+        client.list_versions(*key, limit=1)  # says so if there is no such task
+        chosen = filters_of(where, client.now(), equal, ("deployed_at", since))
+        found = client.find_versions(chosen, sort=sort, limit=limit, token=page)
+    rows = found.rows
+    if output is not Output.TABLE:
+        emit(dump([documents.version(row) for row in rows], output))
+        tell_of_the_next(found, "versions")
+        return
+    if not rows:
+        note("no version matches")
+        return
+    table(
+        ("VERSION", "DIGEST", "DEPLOYED", "BY", "DESCRIPTION"),
+        (
+            (
+                row["version"],
+                row["digest"][:12],
+                local(row["deployed_at"], utc()),
+                row["deployed_by"],
+                row["description"] or None,
+            )
+            for row in rows
+        ),
+        if_any=("DESCRIPTION",),
+    )
+    tell_of_the_next(found, "versions")
+
+
+@app.command("delete")
+def delete(
+    ctx: typer.Context,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASK]...", help="Their names or project/domain/name.", show_default=False),
+    ] = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="VERSION", help="Only this version of the one task.")
+    ] = None,
+) -> None:
+    """Take tasks out of the listings and delete their triggers; or remove one version of a task.
+
+    Versions, revisions and runs of a deleted task stay, and a deploy brings it back.
+    """
+    from scheduler.cli.keys import task_key
+
+    scheduler = Invocation.of(ctx).app
+    defaults = scheduler.settings.defaults
+    filtered = every or project is not None or domain is not None
+    if bool(tasks) == filtered:
+        raise Refused("name tasks, or choose them with --project, --domain or --all: one of both")
+    keys = list(dict.fromkeys(task_key(task, defaults) for task in tasks or ()))
+    with scheduler.client() as client:
+        if version is not None:
+            if len(keys) != 1:
+                raise Refused("--version is of one task: name it")
+            client.delete_version(*keys[0], version)
+            emit(f"deleted version {version} of {'/'.join(keys[0])}")
+            return
+        if not tasks:
+            rows = client.list_tasks(project=project, domain=domain, limit=EVERY)
+            keys = [(row["project"], row["domain"], row["name"]) for row in rows]
+            confirm(len(keys), "task", "delete", yes=yes)
+
+        def one(key: tuple[str, str, str]) -> str:
+            return f"deleted {'/'.join(key)} and {counted(len(client.delete_task(*key)), 'trigger')}"
+
+        each(keys, one)

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from scheduler.cli.guard import CONFLICT, NOT_FOUND, Refused, lines
+from scheduler.cli import trigger_actions, trigger_fire
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     DomainOption,
     LimitOption,
     OutputOption,
+    PageOption,
     ProjectOption,
+    SinceOption,
+    SortOption,
     TaskOption,
     TriggerArgument,
     TriggerOption,
-    TriggersArgument,
+    WhereOption,
 )
-from scheduler.cli.output import Output, compact, cut, details, dump, emit, note, table
+from scheduler.cli.output import Output, compact, details, dump, emit, note, table
 from scheduler.cli.verbs import VerbGroup, new_group
-from scheduler.errors import Conflict, NotFound
 
-if TYPE_CHECKING:
-    from scheduler.cli.keys import TriggerKey
-    from scheduler.client import Client
-
-
-class Triggers(VerbGroup):
-    """Verbs on triggers."""
-
-    later = frozenset({"revisions", "delete"})
-
-
-app = new_group(Triggers, "Look at triggers and act on them.")
+app = new_group(VerbGroup, "Look at triggers and act on them.")
 
 
 @app.command("list")
@@ -48,27 +37,27 @@ def list_triggers(
     active: Annotated[
         bool | None, typer.Option("--active/--inactive", help="Only those that are on, or only those that are off.")
     ] = None,
+    since: SinceOption = None,
+    where: WhereOption = None,
+    sort: SortOption = None,
     limit: LimitOption = 50,
+    page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List triggers by name, with what they fire next."""
+    """List triggers by name, with what they fire next; --since is when they were changed."""
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
+    from scheduler.cli.paging import filters_of, tell_of_the_next
     from scheduler.cli.times import local, schedule_text, zone_of_document
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
+    wanted["name"] = wanted.pop("trigger")
     with scheduler.client() as client:
-        rows = client.list_triggers(
-            project=wanted["project"],
-            domain=wanted["domain"],
-            task=wanted["task"],
-            name=wanted["trigger"],
-            active=active,
-            limit=limit + 1,
-        )
-    rows = cut(rows, limit, "triggers")
+        chosen = filters_of(where, client.now(), {**wanted, "active": active}, ("updated_at", since))
+        found = client.find_triggers(chosen, sort=sort, limit=limit, token=page)
+    rows = found.rows
     if output is not Output.TABLE:
         emit(dump([documents.trigger(row) for row in rows], output))
     elif not rows:
@@ -93,6 +82,7 @@ def list_triggers(
             right=("REVISION",),
             if_any=("LAST", "ERROR"),
         )
+    tell_of_the_next(found, "triggers")
 
 
 @app.command("show")
@@ -117,6 +107,9 @@ def show_trigger(ctx: typer.Context, trigger: TriggerArgument, output: OutputOpt
             ("schedule", schedule_text(row["automation"])),
             ("in words", described(row["automation"], str(key))),
             ("state", row["state"]),
+            ("note", row["note"]),
+            ("snoozed until", local(row["snoozed_until"], zone)),
+            ("will skip", local(row["skip_next_at"], zone)),
             ("next", local(row["next_fire_at"], zone)),
             ("last", local(row["triggered_at"], zone)),
             ("error", row["error"]),
@@ -135,79 +128,64 @@ def show_trigger(ctx: typer.Context, trigger: TriggerArgument, output: OutputOpt
     )
 
 
-@app.command("activate")
-def activate(ctx: typer.Context, triggers: TriggersArgument) -> None:
-    """Make triggers owe slots again, from now on."""
-
-    def one(client: Client, key: TriggerKey) -> str:
-        return f"{'activated' if client.activate(key) else 'already active'} {key}"
-
-    _each(ctx, triggers, one)
-
-
-@app.command("deactivate")
-def deactivate(ctx: typer.Context, triggers: TriggersArgument) -> None:
-    """Make triggers owe nothing; their runs that have not started are aborted."""
-
-    def one(client: Client, key: TriggerKey) -> str:
-        return f"{'deactivated' if client.deactivate(key) else 'already inactive'} {key}"
-
-    _each(ctx, triggers, one)
-
-
-@app.command("fire")
-def fire(
+@app.command("revisions")
+def revisions(
     ctx: typer.Context,
-    triggers: TriggersArgument,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", metavar="KEY=VALUE", help="An input of the run, as JSON or else as text; may be repeated."
-        ),
+    trigger: TriggerArgument,
+    revision: Annotated[
+        int | None, typer.Option("--revision", metavar="N", min=1, help="This one in full, with all the trigger said.")
     ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", metavar="TEXT", help="The same key gives the same run, so one may try again.")
-    ] = None,
+    since: SinceOption = None,
+    where: WhereOption = None,
+    sort: SortOption = None,
+    limit: LimitOption = 50,
+    page: PageOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
-    """Queue a run of each trigger now, and print the runs' names."""
-    given = parse_inputs(inputs or ())
-    _each(ctx, triggers, lambda client, trigger: client.fire(trigger, inputs=given, request_key=key))
-
-
-def parse_inputs(pairs: Iterable[str]) -> dict[str, Any]:
-    """`region=eu`, `count=3`, `when={"day": 1}`: JSON where it is JSON, else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign or not name.strip():
-            raise Refused(f"--input {pair!r} is not KEY=VALUE, such as region=eu")
-        if name in found:
-            raise Refused(f"--input {name} is given twice")
-        try:
-            found[name] = json.loads(text, parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            found[name] = text
-    return found
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _each(ctx: typer.Context, triggers: list[str], act: Callable[[Client, TriggerKey], str]) -> None:
-    # Every path is read before anything is done. What does not exist then keeps nobody from the rest.
-    from scheduler.cli.keys import trigger_keys
+    """List the changes of a trigger, newest first; of a deleted one, too."""
+    from scheduler.cli import documents
+    from scheduler.cli.keys import trigger_key
+    from scheduler.cli.paging import filters_of, tell_of_the_next
+    from scheduler.cli.times import local, schedule_text, utc
 
     scheduler = Invocation.of(ctx).app
-    keys = trigger_keys(triggers, scheduler.settings.defaults)
-    codes = set()
+    key = trigger_key(trigger, scheduler.settings.defaults)
     with scheduler.client() as client:
-        for key in keys:
-            try:
-                emit(act(client, key))
-            except (NotFound, Conflict) as error:
-                codes.add(NOT_FOUND if isinstance(error, NotFound) else CONFLICT)
-                for line in lines(error):
-                    note(line)
-    if codes:
-        raise typer.Exit(min(codes))
+        if revision is not None:
+            row = client.show_revision(key, revision)
+            # What a trigger said is a tree: people read it best as YAML.
+            emit(dump(documents.revision_in_full(row), Output.YAML if output is Output.TABLE else output))
+            return
+        chosen = filters_of(where, client.now(), {}, ("at", since))
+        found = client.find_revisions(key, chosen, sort=sort, limit=limit, token=page)
+    rows = found.rows
+    if output is not Output.TABLE:
+        emit(dump([documents.revision(row) for row in rows], output))
+        tell_of_the_next(found, "revisions")
+        return
+    if not rows:
+        note("no revision matches")
+        return
+    table(
+        ("REVISION", "ACTION", "AT", "BY", "VERSION", "ACTIVE", "SCHEDULE", "NOTE"),
+        (
+            (
+                row["revision"],
+                row["action"],
+                local(row["at"], utc()),
+                row["by"],
+                row["version"],
+                "yes" if row["active"] else "no",
+                schedule_text(row["automation"]),
+                row["note"],
+            )
+            for row in rows
+        ),
+        right=("REVISION",),
+        if_any=("NOTE",),
+    )
+    tell_of_the_next(found, "revisions")
+
+
+trigger_actions.add_to(app)
+trigger_fire.add_to(app)

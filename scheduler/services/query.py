@@ -76,6 +76,7 @@ def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
     row = tx.triggers.find(*key)
     if row is None:
         raise NotFound("trigger", str(key))
+    now, skips = tx.now(), row["skip_next_at"]
     details = {
         "inputs": json.loads(row["inputs"]),
         "kickoff_time_input_arg": row["kickoff_arg"],
@@ -89,8 +90,11 @@ def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
         "source": row["source"],
         "updated_at": row["updated_at"],
         "updated_by": row["updated_by"],
+        "note": row["note"],
+        "snoozed_until": row["snoozed_until"],
+        "skip_next_at": skips if skips is not None and skips > now else None,
     }
-    return trigger_document(row, tx.now()) | details
+    return trigger_document(row, now) | details
 
 
 def upcoming(tx: Transaction, limit: int = 5) -> list[dict[str, Any]]:

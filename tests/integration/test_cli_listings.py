@@ -21,7 +21,7 @@ TRIGGER = [
 ]
 RUN = [
     *("name", "project", "domain", "task", "version", "trigger", "scheduled_at", "phase", "attempt", "lost"),
-    *("created_at", "started_at", "finished_at", "error"),
+    *("created_at", "started_at", "finished_at", "error", "aborting", "waiting_for"),
 ]
 
 

@@ -1,0 +1,180 @@
+"""What operators do about triggers: activate, deactivate, delete, skip the next slot, snooze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scheduler.cli.acting import chosen_triggers, each, expected, together
+from scheduler.cli.guard import Refused
+from scheduler.cli.invocation import Invocation
+from scheduler.cli.options import (
+    AllOption,
+    DomainOption,
+    ProjectOption,
+    RevisionOption,
+    SomeTriggersArgument,
+    TaskOption,
+    YesOption,
+)
+
+if TYPE_CHECKING:
+    from scheduler.cli.keys import TriggerKey
+    from scheduler.client import Client
+
+
+def activate(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    revision: RevisionOption = None,
+) -> None:
+    """Make triggers owe slots again, from now on; a snooze ends, too."""
+    with _chosen(ctx, "activate", triggers, project, domain, task, every, yes) as (client, keys):
+        known = expected(keys, revision)
+        together(keys, lambda some: client.activate_many(some, expected_revisions=known), "activated", "already active")
+
+
+def deactivate(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    revision: RevisionOption = None,
+) -> None:
+    """Make triggers owe nothing; their runs that have not started are aborted."""
+    with _chosen(ctx, "deactivate", triggers, project, domain, task, every, yes) as (client, keys):
+        known = expected(keys, revision)
+        together(
+            keys, lambda some: client.deactivate_many(some, expected_revisions=known), "deactivated", "already inactive"
+        )
+
+
+def delete(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    revision: RevisionOption = None,
+) -> None:
+    """Delete triggers: due slots are skipped, runs that have not started are aborted.
+
+    Their revisions and runs stay, and a deploy that names one brings it back.
+    """
+    with _chosen(ctx, "delete", triggers, project, domain, task, every, yes) as (client, keys):
+        known = expected(keys, revision)
+        together(
+            keys, lambda some: client.delete_triggers(some, expected_revisions=known), "deleted", "already deleted"
+        )
+
+
+def skip_next(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Skip the next slot of triggers; said twice before that slot, it is the same one."""
+    from scheduler.cli.times import reading, zone_of_document
+
+    with _chosen(ctx, "skip the next slot of", triggers, project, domain, task, every, yes) as (client, keys):
+
+        def one(key: TriggerKey) -> str:
+            slot = client.skip_next(key)
+            if slot is None:
+                return f"nothing to skip of {key}"
+            zone = zone_of_document(client.show_trigger(key)["automation"])
+            return f"will skip {reading(slot, zone)} of {key}"
+
+        each(keys, one)
+
+
+def snooze(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    lasts: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="So long, such as 2h.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="WHEN", help="Until a time such as 2026-11-21T02:00:00Z.")
+    ] = None,
+) -> None:
+    """Make triggers owe nothing for a while; they go on by themselves.
+
+    What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
+    """
+    from scheduler.cli.times import reading, zone_of_document
+    from scheduler.domain.instants import parse_duration, parse_rfc3339, to_micros
+
+    if (lasts is None) == (until is None):
+        raise Refused("give either --for, such as --for 2h, or --until with a time")
+    # Both are read before anything is asked or done.
+    length = None if lasts is None else to_micros(parse_duration(lasts, "--for"))
+    fixed = None if until is None else parse_rfc3339(until, "--until")
+    with _chosen(ctx, "snooze", triggers, project, domain, task, every, yes) as (client, keys):
+        end = client.now() + length if length is not None else fixed
+        assert end is not None  # one of the two was given
+
+        def one(key: TriggerKey) -> str:
+            client.snooze(key, end)
+            zone = zone_of_document(client.show_trigger(key)["automation"])
+            return f"snoozed {key} until {reading(end, zone)}"
+
+        each(keys, one)
+
+
+@contextmanager
+def _chosen(
+    ctx: typer.Context,
+    verb: str,
+    named: list[str] | None,
+    project: str | None,
+    domain: str | None,
+    task: str | None,
+    every: bool,
+    yes: bool,
+) -> Iterator[tuple[Client, list[TriggerKey]]]:
+    scheduler = Invocation.of(ctx).app
+    with scheduler.client() as client:
+        yield (
+            client,
+            chosen_triggers(
+                client,
+                scheduler.settings.defaults,
+                named,
+                project=project,
+                domain=domain,
+                task=task,
+                every=every,
+                yes=yes,
+                verb=verb,
+            ),
+        )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Makes these the verbs of a group."""
+    app.command("activate")(activate)
+    app.command("deactivate")(deactivate)
+    app.command("delete")(delete)
+    app.command("skip-next")(skip_next)
+    app.command("snooze")(snooze)
