@@ -80,13 +80,14 @@ def plan_anew(
     `old_jobs` are the schedules of the rows as they stood until now. One that the plan was made from accounts for every
     slot the plan owed; where nobody knows it any more, only the slot that was planned is.
     """
-    pointed = _pointed_versions(tx, rows.values())
-    open_runs = open_runs_of(tx, rows.values())
+    # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
+    found = {due: rows[due.trigger_id] for due in dues if due.trigger_id in rows}
+    if not found:
+        return
+    pointed = _pointed_versions(tx, found.values())
+    open_runs = open_runs_of(tx, found.values())
     now = tx.now()
-    for due in dues:
-        row = rows.get(due.trigger_id)
-        if row is None:
-            continue  # Deleted by hand in this very moment; its due row goes with it.
+    for due, row in found.items():
         try:
             before = _Before(
                 (old_jobs or {}).get(due.trigger_id),
