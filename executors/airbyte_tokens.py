@@ -49,6 +49,8 @@ class Tokens:
             return token.text
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.ensure_future(self._fetch(run))
+            # Looked at even if all who waited for it are gone: asyncio complains of errors that nobody has seen.
+            self._fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
         # Shielded: who is cancelled must not take the token from all the others who wait for it.
         return await asyncio.shield(self._fetching)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -350,6 +351,45 @@ def test_the_job_of_an_interrupted_submission_is_found_by_airbytes_own_clock(fau
             airbyte.add("c-1", "succeeded", ago=timedelta(minutes=minutes + 1))
         airbyte.add("c-2")
         scene(interrupted, airbyte, timeout="100ms" if fault == "hold" else "30s")
+
+
+def test_whatever_happens_to_submissions_every_run_gets_one_job_and_finds_its_own() -> None:
+    dice = random.Random(7)
+    faults: list[Any] = ["drop", "lost answer", "lost answer", 500, 502, 503, 429, 401, "html"]
+
+    async def persist(executor: AirbyteExecutor, number: int) -> Job:
+        """What a worker does: submit, look for what an unclear end has left, and submit again only if there is nothing."""
+        run = make_run(executor, {"connection_id": f"c-{number}"}, clock=now)
+        run.http_session = lambda: session
+        began = run.now()
+        while True:
+            try:
+                return await executor.create(run)
+            except RetryableError as error:
+                unclear = isinstance(error, JobBusy) or not error.outcome_known
+            while unclear:
+                try:
+                    if found := await executor.find(run, began):
+                        return found
+                    unclear = False
+                except RetryableError:
+                    pass  # Whatever the listing suffers from, it is asked again.
+
+    async def all_of_them() -> list[Job]:
+        nonlocal session
+        async with RunContext("session") as keeper:
+            session = keeper.http
+            executor = AirbyteExecutor(airbyte.options)
+            return await asyncio.gather(*(persist(executor, number) for number in range(80)))
+
+    session: Any = None
+    with FakeAirbyte() as airbyte:
+        for _ in range(70):
+            airbyte.fail(dice.choice(faults), on=dice.choice(["create", "create", "find", "token"]))
+        jobs = asyncio.run(all_of_them())
+        assert set(airbyte.submitted.values()) == {1}
+        assert [airbyte.jobs[job.meta["job_id"]].connection_id for job in jobs] == [f"c-{n}" for n in range(80)]
+        assert airbyte.seen["find"] > 20
 
 
 def test_of_several_jobs_since_the_first_is_the_one() -> None:
