@@ -246,7 +246,7 @@ class HttpJobExecutor(ExternalJob):
     def _outputs_of(self, document: Any) -> Mapping[str, Any] | None:
         if self._outputs is None:
             kept = document if isinstance(document, dict) else {"result": document}
-            return kept if len(json.dumps(kept)) <= LIMIT else None
+            return kept if len(json.dumps(kept)) <= LIMIT else {"truncated": True}
         found = self._outputs.look_up(document)
         return found if found is None or isinstance(found, dict) else {"result": found}
 

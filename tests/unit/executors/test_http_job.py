@@ -152,6 +152,23 @@ def test_outputs_that_cannot_be_stored_end_the_job_as_failed() -> None:
         )
 
 
+def test_what_is_too_long_to_keep_is_said_to_be_left_out() -> None:
+    async def ask(executor: HttpJobExecutor, run: RunContext) -> Any:
+        job = await executor.create(run)
+        jobs.end("done", result="x" * size)
+        return await executor.status(run, job)
+
+    with FakeJobs() as jobs:
+        size = 65_000
+        assert scene(ask, jobs, outputs=None).outputs["result"] == "x" * size
+        size = 66_000
+        assert scene(ask, jobs, outputs=None).outputs == {"truncated": True}
+        size = 5_000_000
+        error = scene(lambda e, run: raised(ask(e, run)), jobs)
+        assert isinstance(error, RetryableError)
+        assert str(error).endswith("/jobs/job%2F3 with more than 4 MiB")
+
+
 def test_a_job_that_exists_is_only_watched() -> None:
     with FakeJobs(state="done") as jobs:
         scene(lambda e, run: e.create(run), jobs)
@@ -301,9 +318,9 @@ def test_a_run_without_the_inputs_that_the_options_name_is_never_submitted() -> 
 
 def test_a_slow_service_is_told_as_such_and_its_wait_passed_on() -> None:
     with FakeJobs() as jobs:
-        jobs.fail("slow", on="create", seconds=5)
-        error = scene(lambda e, run: raised(e.create(run)), jobs, timeout="50ms")
-        assert str(error) == f"Connection timeout: the service did not answer POST {jobs.origin}/jobs within 0.05 s"
+        jobs.fail("slow", on="create", seconds=20)
+        error = scene(lambda e, run: raised(e.create(run)), jobs, timeout="250ms")
+        assert str(error) == f"Connection timeout: the service did not answer POST {jobs.origin}/jobs within 0.25 s"
         assert not error.outcome_known
         jobs.fail(429, on="create", retry_after=9)
         error = scene(lambda e, run: raised(e.create(run)), jobs)
