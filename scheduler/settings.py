@@ -167,10 +167,7 @@ class Settings(Section):
 # Keys of the final schema whose function is not there yet; `*` stands for every name. Remove a line with its lack.
 _NOT_YET: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("retention",), "history is kept for ever"),
-    (("web", "host"), "there is no HTTP server yet"),
-    (("web", "port"), "there is no HTTP server yet"),
-    (("web", "flyte"), "there is no HTTP server yet"),
-    (("auth",), "there is no HTTP server yet"),
+    (("web", "flyte"), "Flyte's own services are not answered"),
 )
 
 
