@@ -64,14 +64,20 @@ def plan_fires(
     fires: int = 0,
     open_runs: int = 0,
     skip_next: Micros | None = None,
+    planned: Micros | None = None,
     decided: Callable[[Micros], bool] | None = None,
 ) -> Plan:
     """Decides all slots after `position` that are due at `now`.
 
     `fires` is how many scheduled runs the trigger has had (for `max_fires`), `open_runs` how many of them are open (for
     `overlap`), `skip_next` the slot that somebody asked to leave out. `decided` tells which slots have an entry in the
-    ledger already, which they keep: it matters only after the clock was set back.
+    ledger already, which they keep: it matters only after the clock was set back. `planned`, where it is known, is the
+    first slot after `position`.
     """
+    if planned is not None and decided is None and planned != skip_next and not open_runs:
+        plan = _one_on_time(job, planned, now, misfire_grace)
+        if plan is not None:
+            return plan
     newest = job.last_due(now)
     if newest is None or newest <= position:
         return _onward(job, (), (), position)
@@ -86,6 +92,20 @@ def plan_fires(
         skips = tuple(item for item in _ordered(decision, kept) if item.to_slot <= last)
         return Plan(tuple(kept), skips, newest, None, None)
     return _onward(job, tuple(kept), tuple(_ordered(decision, kept)), newest)
+
+
+def _one_on_time(job: Job, planned: Micros, now: Micros, misfire_grace: Micros) -> Plan | None:
+    """The plan of a trigger of which just the planned slot is due, and on time; None for every other.
+
+    It says what the long way would say. Nearly every fire is one of these, and this is a third of the work.
+    """
+    if job.calendars is not None or job.max_fires is not None or not now - misfire_grace <= job.due_at(planned) <= now:
+        return None
+    following = job.next_after(planned)
+    due_at = None if following is None else job.due_at(following)
+    if due_at is not None and due_at <= now:
+        return None
+    return Plan((Fire(planned),), (), planned, following, due_at)
 
 
 def settle(

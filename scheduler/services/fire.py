@@ -150,6 +150,7 @@ def _decide_one(
         fires=due.fires,
         open_runs=open_runs,
         skip_next=row["skip_next_at"],
+        planned=due.next_slot,
         decided=decided,
     )
     if plan.position == position:

@@ -13,7 +13,7 @@ from scheduler.domain.calendars import Calendar, calendar_from_document, with_ca
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.job import Job
 from scheduler.domain.occurrences import bounded, compile_schedule
-from scheduler.domain.trigger import CatchUp
+from scheduler.domain.trigger import CatchUp, CatchUpPolicy
 from scheduler.errors import SpecError
 from scheduler.store.rows import Row
 
@@ -64,7 +64,7 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
         schedule=schedule,
         activated_at=activated,
         jitter=row["jitter"],
-        catchup=CatchUp(row["catchup_policy"], timedelta(microseconds=row["catchup_window"]), row["catchup_max_runs"]),
+        catchup=_catchup(row["catchup_policy"], row["catchup_window"], row["catchup_max_runs"]),
         overlap=row["overlap"],
         max_fires=row["max_fires"],
         calendars=calendars,
@@ -99,6 +99,11 @@ def shifted_anchor(row: Row, now: Micros) -> Micros | None:
         return None
     step = interval * SECOND
     return int(anchor - -(-(anchor - now) // step) * step)
+
+
+@lru_cache(maxsize=256)
+def _catchup(policy: CatchUpPolicy, window: Micros, max_runs: int) -> CatchUp:
+    return CatchUp(policy, timedelta(microseconds=window), max_runs)
 
 
 @lru_cache(maxsize=4096)

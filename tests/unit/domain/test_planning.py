@@ -223,6 +223,21 @@ def test_slots_that_have_an_entry_keep_it(job: Job, grace: Micros, data: st.Data
     assert plan.position == (due[-1] if due else position)
 
 
+@settings(max_examples=400, deadline=None)
+@given(jobs(), GRACES, st.data())
+def test_the_short_way_of_a_single_slot_on_time_says_what_the_long_way_says(
+    job: Job, grace: Micros, data: st.DataObject
+) -> None:
+    planned = job.next_after(NOON - data.draw(st.integers(0, 3 * HOUR)))
+    assume(planned is not None)
+    assert planned is not None
+    now = job.due_at(planned) + data.draw(st.one_of(st.just(0), st.just(grace), st.integers(-5 * MINUTE, 5 * MINUTE)))
+    skip_next = data.draw(st.sampled_from([None, planned, planned + MINUTE]))
+    options: dict[str, Any] = {"fires": data.draw(st.integers(0, 3)), "skip_next": skip_next}
+    short = plan_fires(job, planned - SECOND, now, grace, planned=planned, **options)
+    assert short == plan_fires(job, planned - SECOND, now, grace, **options)
+
+
 # --- examples to read -----------------------------------------------------------------------------------------------
 
 
