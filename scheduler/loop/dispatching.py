@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -17,6 +18,7 @@ from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.performing import Performer
 from scheduler.loop.places import Places, Rate
+from scheduler.loop.submitting import Submission, Submitting
 from scheduler.loop.transactions import Transactions
 from scheduler.services.finish import Ended
 from scheduler.services.fire import Fired
@@ -49,11 +51,13 @@ class Dispatching:
         late_per_pass: int,
         limits: Mapping[str, int],
         rates: Mapping[str, Rate],
+        submitting: Callable[[], Submitting],
     ) -> None:
         self._transactions = transactions
         self._beats = beats
         self._performer = performer
         self._finishing = finishing
+        self._submitting = submitting
         self._places = Places(
             places,
             performer.executors,
@@ -203,7 +207,12 @@ class Dispatching:
             self._over.add(key)
             self._finishing.report(ended)
 
-        await self._performer.perform(execution, report, lambda: self._cancelled.get(key))
+        submitting = self._submitting()
+        if submitting.is_for(execution):
+            why, deferring = partial(self._cancelled.get, key), partial(self._over.add, key)
+            await submitting.submit(Submission(execution, report, why, deferring))
+        else:
+            await self._performer.perform(execution, report, lambda: self._cancelled.get(key))
 
     def _left(self, key: tuple[str, int], execution: Execution) -> None:
         del self._running[key], self._executions[key]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
+from scheduler.domain.run import Phase
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.transactions import Transactions
-from scheduler.services.finish import Ended, finish_runs
+from scheduler.services.defer import Deferral, defer_runs
+from scheduler.services.finish import Ended, Finished, finish_runs
 from scheduler.services.plan import Planning
 
 log = structlog.get_logger("scheduler.dispatching")
@@ -26,6 +28,8 @@ class Finishing:
         self.refused = 0
         self.on_finished: Callable[[Ended], None] | None = None
         self.on_retry: Callable[[], None] | None = None
+        self.on_deferred: Callable[[Deferral], None] | None = None
+        self.on_wait_over: Callable[[Ended], None] | None = None
 
     @property
     def pending(self) -> bool:
@@ -48,22 +52,58 @@ class Finishing:
         while self._ended:
             batch, self._ended = self._ended, []
             try:
-                finished = await self._transactions.run(finish_runs, batch, self._worker, self._planning)
+                while batch:
+                    # One kind at a time: what waits is no end, and each has its own order of locks.
+                    waits = batch[0].deferral is not None
+                    some = [item for item in batch if (item.deferral is not None) is waits]
+                    await (self._defer(some) if waits else self._finish(some))
+                    batch = [item for item in batch if (item.deferral is not None) is not waits]
             except BaseException:
                 self._ended = batch + self._ended
                 raise
-            self.refused += len(finished.refused)
-            for name in finished.refused:
-                log.warning("a late result does not count: the run was taken again", run=name)
-            for trigger in finished.paused:
-                log.warning("a trigger is paused: its runs keep failing", trigger=trigger)
-            for item in batch:
-                if finished.counts(item):
-                    _report(item, item.execution.run.name in finished.retried)
-                    if self.on_finished is not None:
-                        self.on_finished(item)
-            if finished.retried and self.on_retry is not None:
-                self.on_retry()
+
+    async def _finish(self, batch: list[Ended]) -> None:
+        finished = await self._transactions.run(finish_runs, batch, self._worker, self._planning)
+        self.tell(batch, finished)
+
+    def tell(self, batch: Sequence[Ended], finished: Finished) -> None:
+        """These ends were recorded, or refused: tells the log, and whoever waits for it."""
+        self._refuse(finished.refused)
+        for trigger in finished.paused:
+            log.warning("a trigger is paused: its runs keep failing", trigger=trigger)
+        for item in batch:
+            if item.waited and self.on_wait_over is not None:
+                self.on_wait_over(item)
+            if finished.counts(item):
+                _report(item, item.execution.run.name in finished.retried)
+                if self.on_finished is not None:
+                    self.on_finished(item)
+        if finished.retried and self.on_retry is not None:
+            self.on_retry()
+
+    async def _defer(self, batch: list[Ended]) -> None:
+        by_owner: dict[str, list[Deferral]] = {}
+        for item in batch:
+            if item.deferral is not None:
+                by_owner.setdefault(item.execution.run.owner, []).append(item.deferral)
+        for owner, deferrals in by_owner.items():
+            begun = await self._transactions.run(defer_runs, deferrals, owner)
+            self._refuse(tuple(deferral.key[0] for deferral in deferrals if deferral.key not in begun))
+            for deferral in deferrals:
+                if deferral.key not in begun:
+                    continue
+                why = begun[deferral.key]
+                if why is not None:
+                    self.report(Ended(deferral.execution, Phase.ABORTED, error=why, retryable=False, waited=True))
+                    continue
+                log.info("deferred", run=deferral.key[0], kind=str(deferral.kind))
+                if self.on_deferred is not None:
+                    self.on_deferred(deferral)
+
+    def _refuse(self, names: tuple[str, ...]) -> None:
+        self.refused += len(names)
+        for name in names:
+            log.warning("a late result does not count: the run was taken again", run=name)
 
 
 def _report(item: Ended, again: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from asyncio import Timeout
+from enum import Enum
 from sys import intern
 
 from executors.external_job import Job
@@ -13,6 +14,17 @@ from scheduler.services.defer import as_text
 from scheduler.services.take import Execution
 from scheduler.services.watch import Claimed
 from scheduler.store.waits import WaitKey, WaitState
+
+
+class Place(Enum):
+    """Where a held wait is: on nobody's mind, in the agenda, in line, looked at, about to be stored, or out of time."""
+
+    NOWHERE = 0
+    AGENDA = 1
+    LINE = 2
+    LOOK = 3
+    STORE = 4
+    TIME = 5
 
 
 class HeldWait:
@@ -34,7 +46,7 @@ class HeldWait:
         "kind",
         "last_error",
         "look_at",
-        "looking",
+        "place",
         "seen",
         "stage",
         "state",
@@ -74,14 +86,14 @@ class HeldWait:
         self.last_error: str | None = None
         self.ending: Ending | None = None
         self.seen: str | None = None
-        # Errors in a row; whether the job was asked to end by us; until when a missing job may still appear.
+        # Errors in a row; how often the job was asked to end; until when a missing job may still appear.
         self.errors = 0
-        self.asked = False
+        self.asked = 0
         self.sure_at: Micros = 0
-        # Its entry in the agenda, whether somebody looks at it now and may be interrupted, and whether that is wished.
+        # Where it is, its entry in the agenda, and whether a look at it is to be broken off.
+        self.place = Place.NOWHERE
         self.turn = 0
         self.due = 0.0
-        self.looking = False
         self.attention = False
         self.timer: Timeout | None = None
 
@@ -134,10 +146,11 @@ class HeldWait:
         self.job_id = job.job_id or None
 
     def to_state(self) -> WaitState:
-        """What is stored."""
+        """What is stored. A wait for an instant has no owner: the database watches it."""
         return WaitState(
             run_name=self.execution.run.name,
             fence=self.execution.run.fence,
+            owner=None if self.kind is WaitKind.UNTIL else self.execution.run.owner,
             kind=self.kind.value,
             stage=self.stage.value,
             look_at=self.look_at,

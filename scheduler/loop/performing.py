@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from executors.protocol import Deferred, Executor, Failed, Outcome, RunContext, Succeeded, as_failure, as_outcome
+from executors.protocol import (
+    Deferred,
+    Executor,
+    Failed,
+    Outcome,
+    Resumed,
+    RunContext,
+    Succeeded,
+    as_failure,
+    as_outcome,
+)
 from scheduler.clock import Clock
 from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
+from scheduler.services.defer import deferral_of, ends_at
 from scheduler.services.finish import Ended
+from scheduler.services.resume import resumed_of, timed_out
 from scheduler.services.take import Execution
 
 Prepare = Callable[[Executor, Execution], Any]
 """Makes an executor's config object out of a task's `config`; the composition root supplies it."""
+
+_CONFIGS_KEPT: Final = 1000
 
 
 class Performer:
@@ -39,6 +53,7 @@ class Performer:
         self._http_session = http_session
         self._secrets = secrets or {}
         self._hidden_env = hidden_env
+        self._configs: dict[str, Any] = {}
         self.abandoned = 0
 
     async def perform(
@@ -54,7 +69,7 @@ class Performer:
         """
         context: RunContext | None = None
         try:
-            context = self._context(execution)
+            context = self.context(execution, resumed_of(execution))
             ended = await self._outcome(execution, context)
         except asyncio.CancelledError:
             why = cancelled()
@@ -84,21 +99,15 @@ class Performer:
         return _ended(execution, outcome, context)
 
     def _timed_out(self, execution: Execution, context: RunContext) -> Ended:
-        deadline = execution.run.deadline_at
-        over = deadline is not None and self._clock.now() >= deadline
-        limit = execution.spec.deadline if over else execution.timeout
-        what = "deadline" if over else "timeout"
-        seconds = limit.total_seconds() if limit is not None else 0
-        return Ended(
-            execution,
-            Phase.TIMED_OUT,
-            error=f"{what} of {seconds:g} s was over",
-            output=context.output.text() or None,
-            retryable=not over,
-            known=False,
-        )
+        error, retryable = timed_out(execution, self._clock.now())
+        output = context.output.text() or None
+        return Ended(execution, Phase.TIMED_OUT, error=error, output=output, retryable=retryable, known=False)
 
     def _seconds_left(self, execution: Execution) -> float | None:
+        if execution.run.state is not None:
+            # It goes on after it waited: what its attempt had before counts.
+            ends = ends_at(execution)
+            return None if ends is None else max(0, ends - self._clock.now()) / SECOND
         limits: list[Micros] = []
         if execution.timeout is not None:
             limits.append(to_micros(execution.timeout))
@@ -106,7 +115,8 @@ class Performer:
             limits.append(max(0, execution.run.deadline_at - self._clock.now()))
         return min(limits) / SECOND if limits else None
 
-    def _context(self, execution: Execution) -> RunContext:
+    def context(self, execution: Execution, resumed: Resumed | None = None) -> RunContext:
+        """What an executor is told of the run; raises what is wrong with the task's config."""
         run = execution.run
         covers = None
         if run.covers_from is not None and run.covers_to is not None:
@@ -123,7 +133,7 @@ class Performer:
             scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
             covers=covers,
             inputs=execution.inputs,
-            config=self._prepare(executor, execution),
+            config=self._config(executor, execution),
             attempt=run.attempt,
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
             secrets=self._secrets,
@@ -131,7 +141,21 @@ class Performer:
             log=structlog.get_logger("executors").bind(run=run.name),
             clock=self._now,
             http_session=self._http_session,
+            resumed=resumed,
         )
+
+    def _config(self, executor: Executor, execution: Execution) -> Any:
+        # One object for all runs of a specification that fills nothing in: jobs are looked at a thousand times a second.
+        digest = execution.run.spec_digest
+        config = self._configs.get(digest)
+        if config is None:
+            config = self._prepare(executor, execution)
+            # What declares no Config gets a dict of its own, which it may change.
+            if getattr(type(executor), "Config", None) is not None and not _fills_in(execution.spec.config):
+                if len(self._configs) >= _CONFIGS_KEPT:
+                    self._configs.clear()
+                self._configs[digest] = config
+        return config
 
     def _now(self) -> datetime:
         return to_datetime(self._clock.now())
@@ -153,5 +177,13 @@ def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -
                 known=known,
             )
         case Deferred():
-            error = "the executor deferred the run, which this version cannot store yet"
-            return Ended(execution, Phase.FAILED, error=error, output=output, retryable=False)
+            return Ended(execution, Phase.DEFERRED, output=output, deferral=deferral_of(execution, outcome))
+
+
+def _fills_in(config: Any) -> bool:
+    """Whether some text of a task's config may hold a placeholder."""
+    if isinstance(config, str):
+        return "{" in config
+    if isinstance(config, Mapping):
+        return any(_fills_in(item) for item in config.values())
+    return isinstance(config, (list, tuple)) and any(_fills_in(item) for item in config)

@@ -8,6 +8,7 @@ import structlog
 
 from scheduler.domain.instants import Micros, to_micros
 from scheduler.loop.beats import Beats
+from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.heartbeat import Heartbeat
@@ -31,6 +32,7 @@ class Recovering:
         beats: Beats,
         heartbeat: Heartbeat,
         dispatching: Dispatching,
+        deferring: Deferring,
         planning: Planning,
         *,
         lease: Micros,
@@ -40,6 +42,7 @@ class Recovering:
         self._beats = beats
         self._heartbeat = heartbeat
         self._dispatching = dispatching
+        self._deferring = deferring
         self._planning = planning
         self._lease = lease
         self._max_lost = max_lost
@@ -57,6 +60,7 @@ class Recovering:
         await self._take_back()
         await self._expire()
         await self._transactions.run(_forget_dead, to_micros(_FORGET_DEAD_AFTER))
+        await self._deferring.look_after()
         await self._dispatching.reconcile()
         await self._dispatching.obey_intents()
         await self._tell_of_untakable()

@@ -20,6 +20,7 @@ from scheduler.clock import Clock, SystemClock
 from scheduler.domain.instants import Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats, seconds
+from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
@@ -108,6 +109,16 @@ class Worker:
             late_per_pass=options.max_catchup_runs_per_loop,
             limits=limits or {},
             rates=rates or {},
+            submitting=lambda: self.deferring.submitting,
+        )
+        self.deferring = Deferring(
+            self.transactions,
+            self.beats,
+            self.performer,
+            self.finishing,
+            options.planning,
+            worker=self._name,
+            on_queued=self.dispatching.bell.ring,
         )
         self.firing = Firing(
             self.transactions, self.beats, self.dispatching, options.planning, fire_batch=options.fire_batch
@@ -120,6 +131,7 @@ class Worker:
             self.beats,
             self.heartbeat,
             self.dispatching,
+            self.deferring,
             options.planning,
             lease=self._lease,
             max_lost=options.max_lost,
@@ -195,6 +207,7 @@ class Worker:
             self._spawn("finishing", self.finishing.run_forever()),
             self._spawn("recovering", self.recovering.run_forever()),
             self._spawn("cancelling", self._answer(self._intents_bell, self.dispatching.obey_intents)),
+            *(self._spawn(name, loop) for name, loop in self.deferring.loops().items()),
         ]
         # A fire notices by itself a plan made with other zone data; this finds those that are not due for long.
         self._walk = self._spawn("zones", self.firing.walk_zones(self._options.zones))
@@ -218,8 +231,9 @@ class Worker:
             self._walk.cancel()
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
-            if task.get_name() in ("firing", "dispatching", "recovering"):
+            if task.get_name() in ("firing", "dispatching", "recovering", "waiting", "resuming"):
                 task.cancel()
+        await self.deferring.let_go()
         await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
 
     async def _leave(self) -> None:
@@ -237,6 +251,7 @@ class Worker:
             if cut_short:
                 count = await self.transactions.run(hand_back, self.heartbeat.incarnation, cut_short)
                 log.info("handed back what had not finished", runs=count)
+            await self.deferring.leave()
             if self.heartbeat.incarnation:
                 await self.transactions.run(_retire, self.heartbeat.incarnation)
         for executor in self._executors.values():
@@ -260,6 +275,7 @@ class Worker:
         )
         self.heartbeat.began(incarnation)
         self.dispatching.incarnation = incarnation
+        await self.deferring.began(incarnation)
 
     async def _begin_anew(self) -> None:
         # Others may have taken our runs already: first end what runs here, then come back as somebody new. What they
@@ -278,6 +294,7 @@ class Worker:
         self.firing.look_around()
         self.dispatching.bell.ring()
         self._intents_bell.ring()
+        self.deferring.look_around()
 
     async def _answer(self, bell: Doorbell, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, literal, select, text, true, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, literal, null, select, text, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
@@ -52,10 +52,11 @@ class NewWait(NamedTuple):
 
 
 class WaitState(NamedTuple):
-    """All that changes about a wait while somebody holds it."""
+    """All that changes about a wait while somebody holds it. Without an `owner` it is given to the database."""
 
     run_name: str
     fence: int
+    owner: str | None
     kind: str
     stage: str
     look_at: Micros
@@ -112,7 +113,8 @@ _TEXTS: Final = {"run_name", "executor", "kind", "stage", "owner", "state", "job
 _STORED: Final = [waits.c[name] for name in StoredWait._fields]
 _KEY: Final[Mapping[str, TypeEngine[Any]]] = {"run_name": TEXT, "fence": BIGINT}
 _TAKEN: Final = [runs.c[name] for name in TakenRun._fields]
-_INTENT: Final = func.coalesce(runs.c.intent_note, runs.c.intent).label("intent")
+_INTENT_TEXT: Final = func.coalesce(runs.c.intent_note, runs.c.intent)
+_INTENT: Final = _INTENT_TEXT.label("intent")
 
 
 class WaitTable:
@@ -203,7 +205,9 @@ class WaitTable:
         if not states:
             return set()
         batch = self._tx.dialect.rows("s", _types(WaitState), sorted(states, key=_key))
-        changed = {name: batch.c[name] for name in WaitState._fields if name not in _KEY}
+        changed: dict[str, Any] = {name: batch.c[name] for name in WaitState._fields if name not in _KEY}
+        # What was let go stays free: whoever still writes has nothing more to do with it.
+        changed["owner"] = case((waits.c.owner.is_(None), null()), else_=batch.c.owner)
         statement = (
             update(waits)
             .where(waits.c.run_name == batch.c.run_name, waits.c.fence == batch.c.fence, self._of_this_epoch(by))
@@ -269,21 +273,33 @@ class WaitTable:
     def resume(self, resumed: Sequence[ResumedRun], by: str) -> set[WaitKey]:
         """Deferred runs are queued again by `by`, to be executed with what they are given, and their waits go.
 
-        Returns those whose fence was still this one.
+        Returns those whose fence was still this one. A run that somebody wants to end is ABORTED instead: nothing of it
+        is left to end.
         """
         if not resumed:
             return set()
         types: dict[str, TypeEngine[Any]] = {"name": TEXT, "fence": BIGINT, "not_before": BIGINT, "state": TEXT}
         batch = self._tx.dialect.rows("r", types, sorted(resumed))
+        unwanted = runs.c.intent.is_not(None)
         statement = (
             update(runs)
             .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, self._of_this_epoch(by))
-            .values(phase=Phase.QUEUED.value, not_before=batch.c.not_before, state=batch.c.state)
-            .returning(runs.c.name, runs.c.fence)
+            .values(
+                phase=case((unwanted, Phase.ABORTED.value), else_=Phase.QUEUED.value),
+                not_before=batch.c.not_before,
+                state=case((unwanted, null()), else_=batch.c.state),
+                fence=runs.c.fence + case((unwanted, 1), else_=0),
+                error=case((unwanted, _INTENT_TEXT), else_=runs.c.error),
+                finished_at=case((unwanted, literal(self._tx.now(), BIGINT)), else_=null()),
+            )
+            .returning(
+                runs.c.name,
+                (runs.c.fence - case((runs.c.phase == Phase.ABORTED.value, 1), else_=0)).label("fence"),
+            )
         )
-        queued = {(row.name, row.fence) for row in self._tx.connection.execute(statement)}
-        self.remove(name for name, _ in queued)
-        return queued
+        gone = {(row.name, row.fence) for row in self._tx.connection.execute(statement)}
+        self.remove(name for name, _ in gone)
+        return gone
 
     def record_events(self, events: Sequence[tuple[str, str | None, str | None]]) -> None:
         """Keeps with runs the links, and with those that are over the outcome event, as texts; None leaves what is there."""

@@ -77,8 +77,8 @@ def resume(world: World, by: str = "w1") -> Due:
 
 
 def state_of(wait: StoredWait, **changes: Any) -> WaitState:
-    fields = {name: getattr(wait, name) for name in WaitState._fields}
-    return WaitState(**{**fields, **changes})
+    fields = {name: getattr(wait, name) for name in WaitState._fields if name != "owner"}
+    return WaitState(**{"owner": "w1", **fields, **changes})
 
 
 def write(world: World, *states: WaitState, by: str = "w1", jobs: Mapping[str, str] | None = None) -> Written:
@@ -475,6 +475,16 @@ def test_a_run_whose_job_was_not_made_is_queued_again_in_the_same_attempt(world:
     assert tries_of(again) == tries
     assert tries_of(execution) == Tries()
     assert world.store.run(put_back, [item], "w1") == frozenset()
+
+
+def test_a_run_that_somebody_wants_to_end_is_not_queued_again(world: World) -> None:
+    (execution,) = running(world)
+    defer(world, submitting(execution))
+    world.store.run(cancel_run, execution.run.name, by="anna")
+    item = PutBack(execution, instant("12:05"), submitting_state(Tries(1, 1, "503")))
+    assert world.store.run(put_back, [item], "w1") == {(execution.run.name, 1)}
+    row = run_row(world, execution)
+    assert (row["phase"], row["error"], row["fence"], row["state"]) == ("ABORTED", "cancelled by anna", 2, None)
 
 
 def test_a_wait_taken_over_since_is_not_put_back(world: World) -> None:
