@@ -223,8 +223,9 @@ class App:
     def worker_options(self) -> WorkerOptions:
         """How a worker of these settings behaves."""
         from scheduler.loop.worker import WorkerOptions
+        from scheduler.services.retain import RetentionRules
 
-        worker = self.settings.worker
+        worker, kept = self.settings.worker, self.settings.retention
         return WorkerOptions(
             name=worker.name or "",
             version=version(),
@@ -237,6 +238,7 @@ class App:
             max_lost=worker.max_lost,
             shutdown_grace=worker.shutdown_grace,
             misfire_grace=worker.misfire_grace,
+            retention=RetentionRules(to_micros(kept.runs), kept.runs_per_trigger, to_micros(kept.revisions)),
         )
 
     def serve(self) -> int:

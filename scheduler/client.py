@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from scheduler.clock import Clock
+from scheduler.domain.backfill import BackfillOrder, Reprocess
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
-from scheduler.services import listing, many, operate, query, remove, specs
+from scheduler.services import backfill, listing, many, operate, query, remove, specs
 from scheduler.services.cancel import Cancelled, cancel_run, cancel_runs
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
@@ -363,6 +364,24 @@ class Client:
         with self._store.read() as tx:
             return export_tasks(tx, project=project, domain=domain, task=task)
 
+    def list_backfills(
+        self,
+        *,
+        project: str | None = None,
+        domain: str | None = None,
+        task: str | None = None,
+        trigger: str | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """Backfills, newest first, and how far each has come."""
+        with self._store.read() as tx:
+            return backfill.list_backfills(tx, project=project, domain=domain, task=task, trigger=trigger, limit=limit)
+
+    def show_backfill(self, number: int) -> dict[str, Any]:
+        """One backfill and how far it has come; raises `NotFound`."""
+        with self._store.read() as tx:
+            return backfill.show_backfill(tx, number)
+
     # --- acting ------------------------------------------------------------------------------------------------------
 
     def activate(self, key: TriggerKey, *, expected_revision: int | None = None) -> bool:
@@ -471,3 +490,43 @@ class Client:
     def delete_version(self, project: str, domain: str, name: str, version: str) -> None:
         """Removes one version of a task. Raises `NotFound`, and `Conflict` where it is the latest or a trigger's own."""
         self._store.run(remove.delete_version, project, domain, name, version)
+
+    # --- backfills ---------------------------------------------------------------------------------------------------
+
+    def backfill(
+        self,
+        key: TriggerKey,
+        start: Micros,
+        end: Micros | None = None,
+        *,
+        reprocess: Reprocess = "none",
+        max_active: int = 1,
+        reverse: bool = False,
+    ) -> dict[str, Any]:
+        """Orders runs for the trigger's slots from `start` to `end`, both included, that have none; workers make them.
+
+        Only slots that are decided: `end` None, or one that lies ahead, means as far as there are. With `reprocess`
+        "failed" or "all" slots that had a run are done again. At most `max_active` of its runs are open at a time. Returns
+        what `show_backfill` shows. Raises `NotFound`, `SpecError`, and `Conflict` for a trigger that is not planned yet.
+        """
+        order = BackfillOrder(start, end, reprocess, max_active, reverse)
+        return self._store.run(backfill.order_backfill, key, order, by=self._by)
+
+    def preview_backfill(
+        self,
+        key: TriggerKey,
+        start: Micros,
+        end: Micros | None = None,
+        *,
+        reprocess: Reprocess = "none",
+        max_active: int = 1,
+        reverse: bool = False,
+    ) -> dict[str, Any]:
+        """What `backfill` would do: how many slots there are, how many keep the run they have, which come first."""
+        order = BackfillOrder(start, end, reprocess, max_active, reverse)
+        with self._store.read() as tx:
+            return backfill.preview_backfill(tx, key, order)
+
+    def cancel_backfill(self, number: int) -> dict[str, Any]:
+        """Ends a backfill: its queued runs are aborted, what runs goes on. Raises `NotFound`, `Conflict` if it is over."""
+        return self._store.run(backfill.cancel_backfill, number, by=self._by)

@@ -166,7 +166,6 @@ class Settings(Section):
 
 # Keys of the final schema whose function is not there yet; `*` stands for every name. Remove a line with its lack.
 _NOT_YET: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
-    (("retention",), "history is kept for ever"),
     (("web", "flyte"), "Flyte's own services are not answered"),
 )
 

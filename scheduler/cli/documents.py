@@ -60,9 +60,48 @@ REVISION: Final = ("revision", "action", "at", "by", "automation")
 RUN_DETAILS: Final = ("inputs", "outputs", "links", "event")
 ATTEMPT: Final = ("attempt", "phase", "started_at", "finished_at", "worker", "error")
 WORKER: Final = ("name", "version", "started_at", "renewed_at", "lease_until", "running", "waits")
+BACKFILL: Final = (
+    "backfill",
+    "project",
+    "domain",
+    "task",
+    "trigger",
+    "from",
+    "to",
+    "reprocess",
+    "max_active",
+    "reverse",
+    "state",
+    "slots",
+    "considered",
+    "left_alone",
+    "queued",
+    "open",
+    "succeeded",
+    "failed",
+    "aborted",
+    "created_at",
+    "created_by",
+    "finished_at",
+    "note",
+)
+_FORESEEN: Final = (
+    "project",
+    "domain",
+    "task",
+    "trigger",
+    "from",
+    "to",
+    "slots",
+    "first",
+    "last",
+    "left_alone",
+    "to_fill",
+)
 _SLOT: Final = {
     "run": ("kind", "scheduled_at", "run", "phase"),
     "skipped": ("kind", "from", "to", "count", "reason"),
+    "pruned": ("kind", "from", "to", "count"),
 }
 # Named one by one: an input or a schedule may hold a number under any key.
 _INSTANTS: Final = frozenset(
@@ -79,6 +118,8 @@ _INSTANTS: Final = frozenset(
         "lease_until",
         "from",
         "to",
+        "first",
+        "last",
     }
 )
 
@@ -138,6 +179,17 @@ def slot(row: Row) -> dict[str, Any]:
 def worker(row: Row) -> dict[str, Any]:
     """A row of `workers list`."""
     return _document(row, WORKER)
+
+
+def backfill(row: Row) -> dict[str, Any]:
+    """A row of `backfill list`, and the document of `backfill show`."""
+    return _document(row, BACKFILL)
+
+
+def foreseen_backfill(row: Row) -> dict[str, Any]:
+    """What `backfill --dry-run` says."""
+    following = [_document(item, ("scheduled_at", "run")) for item in row["next"]]
+    return _document(row, _FORESEEN) | {"next": following}
 
 
 def _document(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:

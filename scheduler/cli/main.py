@@ -30,6 +30,7 @@ class Root(LazyGroup):
         "next": Verb("next", "Say when a schedule fires, without any database."),
         "simulate": Verb("simulate", "Say what the deployed triggers would fire in a period."),
         "slots": Verb("slots", "Say what became of each slot of a trigger."),
+        "backfill": Verb("backfill", "Fill a trigger's slots of the past; list, show, cancel."),
         "tasks": Verb("tasks", "Look at tasks, take them away: list, show, versions, delete."),
         "triggers": Verb(
             "triggers", "Look at triggers and act on them: list, show, revisions, activate, deactivate, fire…"
@@ -40,7 +41,7 @@ class Root(LazyGroup):
         "db": Verb("db", "Look after the database: upgrade, current, restored."),
         "version": Verb("version", "Print the version."),
     }
-    later = frozenset({"backfill", "doctor", "token"})
+    later = frozenset({"doctor", "token"})
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -22,7 +22,8 @@ def slots(
 ) -> None:
     """Say what became of each slot of a trigger: the newest ones, oldest first.
 
-    A slot was run, or skipped with a reason; a range of skipped slots is one row.
+    A slot was run, or skipped with a reason; a range of skipped slots is one row. Pruned slots were run, longer ago than
+    history is kept.
     """
     from scheduler.cli import documents
     from scheduler.cli.keys import trigger_key
@@ -51,8 +52,8 @@ def slots(
                     local(row["from"], zone),
                     local(row["to"], zone) if row["to"] != row["from"] else None,
                     row["count"],
-                    "skipped",
-                    row["reason"],
+                    row["kind"],
+                    row["reason"] if row["kind"] == "skipped" else None,
                     None,
                 )
                 for row in rows

@@ -58,6 +58,19 @@ def slot_run_name(project: str, domain: str, task: str, trigger: str, slot: Micr
     return beginning + stamp + _digest(quoted + moment)
 
 
+def reprocess_run_name(project: str, domain: str, task: str, trigger: str, slot: Micros, backfill: int) -> str:
+    """The name of the run with which a backfill, by its number, does a slot again that had a run before.
+
+    The slot's own name with a marker and the number: `nightly-b7-20261121t020000-…`. Numbers are never used twice, and so
+    neither are these names, however often a slot is done again and its history forgotten.
+    """
+    marker = f"-b{backfill}"
+    stem = slug(trigger)[: _SLUG_LENGTH - len(marker)].rstrip("-")
+    (_, quoted), (stamp, moment) = _quoted(project, domain, task, trigger), _stamped(slot)
+    digest = _digest(quoted + moment[:-1] + f',"backfill","{backfill}"]')
+    return f"{stem}{marker}-{stamp}{digest}"
+
+
 def manual_run_name(project: str, domain: str, task: str, trigger: str, key: str) -> str:
     """The name of a run fired by hand: the same caller's key gives the same name, another key another."""
     beginning, quoted = _quoted(project, domain, task, trigger)

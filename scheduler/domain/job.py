@@ -72,6 +72,12 @@ class Job:
             second = self.schedule.previous_before(second)
         return None if second is None else second * SECOND
 
+    def last_before(self, slot: Micros, *, free: bool) -> Micros | None:
+        """The newest slot strictly before an instant; with `free` only one that may fire."""
+        schedule = self._free if free else self.schedule
+        second = None if schedule is None else schedule.previous_before(-(-slot // SECOND))
+        return None if second is None else second * SECOND
+
     def count(self, after: Micros, until: Micros) -> int:
         """How many slots lie in (after, until], free or not."""
         if self.schedule is None or until <= after:

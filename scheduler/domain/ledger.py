@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,7 +11,7 @@ from scheduler.domain.instants import Micros
 
 
 class Reason(StrEnum):
-    """Why a slot was skipped."""
+    """Why a slot was skipped; PRUNED tells of slots that had a run, whose history is over its age."""
 
     CATCHUP_CAP = "catchup_cap"
     CATCHUP_WINDOW = "catchup_window"
@@ -25,11 +26,12 @@ class Reason(StrEnum):
     CALENDAR = "calendar"
     SKIP_NEXT = "skip_next"
     RESTORED = "restored"
+    PRUNED = "pruned"
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedRange:
-    """`count` slots from the first to the last, all skipped for one reason; no slot between them got a run."""
+    """`count` slots from the first to the last, all skipped for one reason; no slot between them has a run."""
 
     from_slot: Micros
     to_slot: Micros
@@ -51,4 +53,31 @@ def merge_ranges(ranges: Iterable[SkippedRange]) -> list[SkippedRange]:
             merged[-1] = replace(merged[-1], to_slot=item.to_slot, count=merged[-1].count + item.count)
         else:
             merged.append(item)
+    return merged
+
+
+def merge_pruned(
+    known: Iterable[SkippedRange], slots: Iterable[Micros], others: Iterable[Micros]
+) -> list[SkippedRange]:
+    """The pruned ranges of a trigger once these slots have joined them, oldest first.
+
+    `known` are its pruned ranges so far, `slots` those that lost their last run just now, `others` one slot of every other
+    entry near them: no range may reach over an entry that is still there. A slot within a known range is in it already.
+    """
+    ranges = sorted(known, key=lambda item: item.from_slot)
+    new = [
+        SkippedRange(slot, slot, 1, Reason.PRUNED)
+        for slot in set(slots)
+        if not any(item.from_slot <= slot <= item.to_slot for item in ranges)
+    ]
+    breaks = sorted(others)
+    merged: list[SkippedRange] = []
+    for item in sorted([*ranges, *new], key=lambda item: item.from_slot):
+        last = merged[-1] if merged else None
+        # The first other entry behind the last range: does it lie before this one?
+        place = bisect_right(breaks, last.to_slot) if last is not None else 0
+        if last is None or (place < len(breaks) and breaks[place] < item.from_slot):
+            merged.append(item)
+        else:
+            merged[-1] = replace(last, to_slot=max(last.to_slot, item.to_slot), count=last.count + item.count)
     return merged

@@ -39,11 +39,19 @@ _NEXT: Final[dict[Phase, frozenset[Phase]]] = {
 
 
 class Kind(StrEnum):
-    """Why a run exists: its trigger's slot came, someone fired it, or a backfill asked for it."""
+    """Why a run exists: its trigger's slot came, someone fired it, or a backfill asked for it.
+
+    A slot has at most one SCHEDULED or BACKFILL run, under the slot's own name; a backfill that does such a slot again
+    makes REPROCESS runs, any number of them.
+    """
 
     SCHEDULED = "scheduled"
     MANUAL = "manual"
     BACKFILL = "backfill"
+    REPROCESS = "reprocess"
+
+
+BACKFILLED: Final = frozenset({Kind.BACKFILL, Kind.REPROCESS})
 
 
 def check_transition(run: str, current: Phase, target: Phase) -> None:

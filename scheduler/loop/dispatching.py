@@ -97,6 +97,10 @@ class Dispatching:
             return 0, {}
         return free - self._reserved(free), self._places.room()
 
+    def room(self) -> dict[str, int]:
+        """How many runs of each executor may start here now."""
+        return self._places.room()
+
     def _reserved(self, free: int) -> int:
         # While late runs wait, every tenth start is theirs.
         return min(free, (self._on_time_streak + free) // _LATE_SHARE) if self._late_waiting else 0

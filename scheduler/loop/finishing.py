@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from scheduler.domain.run import Phase
+from scheduler.domain.run import BACKFILLED, Phase
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.transactions import Transactions
 from scheduler.services.defer import Deferral, defer_runs
@@ -30,6 +30,7 @@ class Finishing:
         self.on_retry: Callable[[], None] | None = None
         self.on_deferred: Callable[[Deferral], None] | None = None
         self.on_wait_over: Callable[[Ended], None] | None = None
+        self.on_backfilled: Callable[[], None] | None = None
 
     @property
     def pending(self) -> bool:
@@ -80,6 +81,8 @@ class Finishing:
                     self.on_finished(item)
         if finished.retried and self.on_retry is not None:
             self.on_retry()
+        if self.on_backfilled is not None and any(item.execution.run.kind in BACKFILLED for item in batch):
+            self.on_backfilled()
 
     async def _defer(self, batch: list[Ended]) -> None:
         by_owner: dict[str, list[Deferral]] = {}

@@ -17,7 +17,7 @@ import structlog
 
 from executors.protocol import Executor
 from scheduler.clock import Clock, SystemClock
-from scheduler.domain.instants import Micros, to_micros, to_rfc3339
+from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats, seconds
 from scheduler.loop.deferring import Deferring
@@ -26,16 +26,20 @@ from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.firing import Firing
 from scheduler.loop.heartbeat import Heartbeat
+from scheduler.loop.housekeeping import Backfilling, Retaining
 from scheduler.loop.performing import Performer, Prepare
 from scheduler.loop.places import Rate
 from scheduler.loop.recovering import Recovering
 from scheduler.loop.transactions import Transactions
 from scheduler.services.plan import Planning
 from scheduler.services.recover import hand_back
+from scheduler.services.retain import RetentionRules
 from scheduler.store.notifications import Listener
 from scheduler.store.transaction import Store, Transaction
 
 log = structlog.get_logger("scheduler.worker")
+
+_LEFT_WHEN_DRAINING = {"firing", "dispatching", "recovering", "backfilling", "retaining", "waiting", "resuming"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class WorkerOptions:
     max_lost: int = 5
     shutdown_grace: timedelta = timedelta(seconds=30)
     misfire_grace: timedelta = timedelta(seconds=60)
+    retention: RetentionRules = RetentionRules()
 
     @property
     def fingerprint(self) -> str:
@@ -136,6 +141,11 @@ class Worker:
             lease=self._lease,
             max_lost=options.max_lost,
         )
+        self.backfilling = Backfilling(
+            self.transactions, room=self.dispatching.room, on_queued=self.dispatching.bell.ring
+        )
+        self.finishing.on_backfilled = self.backfilling.bell.ring
+        self.retaining = Retaining(self.transactions, options.retention)
         self._intents_bell = Doorbell()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -197,6 +207,7 @@ class Worker:
         third = self._lease / 3_000_000
         self.beats.every("sync", seconds(self._options.resync_interval), self._noticed)
         self.beats.every("recover", third, self.recovering.bell.ring)
+        self.beats.every("retention", self._options.retention.interval / SECOND, self.retaining.bell.ring)
         self.beats.start()
         listener.start()
         self._tasks = [
@@ -206,12 +217,15 @@ class Worker:
             self._spawn("dispatching", self.dispatching.run_forever()),
             self._spawn("finishing", self.finishing.run_forever()),
             self._spawn("recovering", self.recovering.run_forever()),
+            self._spawn("backfilling", self.backfilling.run_forever()),
+            self._spawn("retaining", self.retaining.run_forever()),
             self._spawn("cancelling", self._answer(self._intents_bell, self.dispatching.obey_intents)),
             *(self._spawn(name, loop) for name, loop in self.deferring.loops().items()),
         ]
         # A fire notices by itself a plan made with other zone data; this finds those that are not due for long.
         self._walk = self._spawn("zones", self.firing.walk_zones(self._options.zones))
         self._noticed()
+        self.retaining.bell.ring()
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             done, _ = await asyncio.wait([*self._tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -231,7 +245,7 @@ class Worker:
             self._walk.cancel()
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
-            if task.get_name() in ("firing", "dispatching", "recovering", "waiting", "resuming"):
+            if task.get_name() in _LEFT_WHEN_DRAINING:
                 task.cancel()
         await self.deferring.let_go()
         await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
@@ -293,6 +307,7 @@ class Worker:
     def _noticed(self) -> None:
         self.firing.look_around()
         self.dispatching.bell.ring()
+        self.backfilling.bell.ring()
         self._intents_bell.ring()
         self.deferring.look_around()
 

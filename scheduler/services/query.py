@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from scheduler.domain.instants import Micros
+from scheduler.domain.ledger import Reason
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.errors import NotFound
@@ -153,7 +154,10 @@ def run_output(tx: Transaction, name: str) -> list[dict[str, Any]]:
 
 
 def list_slots(tx: Transaction, key: TriggerKey, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest `limit` entries of a trigger's ledger, oldest first; a run outranks a range that holds its slot."""
+    """The newest `limit` entries of a trigger's ledger, oldest first, each slot with the newest of its runs.
+
+    A `pruned` entry is a range of slots that had runs, whose history is over its age.
+    """
     row = tx.triggers.find(*key)
     if row is None:
         raise NotFound("trigger", str(key))
@@ -168,7 +172,7 @@ def list_slots(tx: Transaction, key: TriggerKey, limit: int = 50) -> list[dict[s
         (
             item.from_slot,
             {
-                "kind": "skipped",
+                "kind": "pruned" if item.reason is Reason.PRUNED else "skipped",
                 "from": item.from_slot,
                 "to": item.to_slot,
                 "count": item.count,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, Select, and_, delete, func, select, true
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason, SkippedRange
+from scheduler.store.dialect import BIGINT, TEXT
 from scheduler.store.schema import skips
 
 if TYPE_CHECKING:
@@ -46,12 +48,8 @@ class LedgerTable:
         self._tx.connection.execute(statement, sorted(rows, key=lambda row: (row["trigger_id"], row["from_slot"])))
 
     def overlapping(self, trigger_id: int, after: Micros, until: Micros) -> list[SkippedRange]:
-        """The ranges of a trigger that touch (after, until]."""
-        statement = (
-            select(skips)
-            .where(skips.c.trigger_id == trigger_id, skips.c.to_slot > after, skips.c.from_slot <= until)
-            .order_by(skips.c.from_slot)
-        )
+        """The ranges of a trigger that touch (after, until], oldest first."""
+        statement = _touching(trigger_id, after, until)
         return [_range(row) for row in self._tx.connection.execute(statement).mappings()]
 
     def newest(self, trigger_id: int, limit: int) -> list[SkippedRange]:
@@ -59,9 +57,56 @@ class LedgerTable:
         statement = select(skips).where(skips.c.trigger_id == trigger_id).order_by(skips.c.to_slot.desc()).limit(limit)
         return [_range(row) for row in self._tx.connection.execute(statement).mappings()]
 
+    def replace(self, old: Mapping[int, Sequence[SkippedRange]], new: Mapping[int, Sequence[SkippedRange]]) -> None:
+        """Puts ranges, by trigger, in place of others, which the caller has locked."""
+        before = {(trigger, item.from_slot): item for trigger, items in old.items() for item in items}
+        after = {(trigger, item.from_slot): item for trigger, items in new.items() for item in items}
+        key = {"trigger_id": BIGINT, "from_slot": BIGINT}
+        if gone := sorted(before.keys() - after.keys()):
+            batch = self._tx.dialect.rows("g", key, gone)
+            mine = (skips.c.trigger_id == batch.c.trigger_id) & (skips.c.from_slot == batch.c.from_slot)
+            self._tx.connection.execute(delete(skips).where(select(batch.c.from_slot).where(mine).exists()))
+        rows = [
+            (trigger, *astuple(item))
+            for (trigger, slot), item in sorted(after.items())
+            if before.get((trigger, slot)) != item
+        ]
+        if rows:
+            batch = self._tx.dialect.rows("r", key | {"to_slot": BIGINT, "count": BIGINT, "reason": TEXT}, rows)
+            source = select(*batch.c).where(true())
+            statement = self._tx.dialect.insert(skips).from_select([column.name for column in batch.c], source)
+            changed = {name: statement.excluded[name] for name in ("to_slot", "count", "reason")}
+            self._tx.connection.execute(
+                statement.on_conflict_do_update(index_elements=["trigger_id", "from_slot"], set_=changed)
+            )
+
+    def lock(self, trigger_id: int, after: Micros, until: Micros) -> list[SkippedRange]:
+        """The ranges of a trigger that touch (after, until], locked once whoever changes them is through."""
+        locked = self._tx.dialect.locked(_touching(trigger_id, after, until), of=skips, skip=False)
+        return [_range(row) for row in self._tx.connection.execute(locked).mappings()]
+
+    def lock_near(self, windows: Sequence[tuple[int, Micros, Micros]]) -> dict[int, list[SkippedRange]]:
+        """Ranges by trigger, locked: those within its window (first and last slot), the last before it, the next after."""
+        batch = self._tx.dialect.rows("w", {"trigger_id": BIGINT, "low": BIGINT, "high": BIGINT}, windows)
+        other = skips.alias("o")
+        mine = other.c.trigger_id == batch.c.trigger_id
+        before = select(func.max(other.c.from_slot)).where(mine, other.c.from_slot <= batch.c.low).scalar_subquery()
+        after = select(func.min(other.c.from_slot)).where(mine, other.c.from_slot > batch.c.high).scalar_subquery()
+        near = and_(
+            skips.c.trigger_id == batch.c.trigger_id,
+            skips.c.from_slot >= func.coalesce(before, batch.c.low),
+            skips.c.from_slot <= func.coalesce(after, batch.c.high),
+        )
+        statement = select(skips).select_from(batch.join(skips, near)).order_by(skips.c.trigger_id, skips.c.from_slot)
+        found: dict[int, list[SkippedRange]] = {}
+        for row in self._tx.connection.execute(self._tx.dialect.locked(statement, of=skips, skip=False)).mappings():
+            found.setdefault(row["trigger_id"], []).append(_range(row))
+        return found
+
     def counts_by_reason(self) -> dict[str, int]:
         """How many slots were skipped so far, by reason."""
-        statement = select(skips.c.reason, func.sum(skips.c.count)).group_by(skips.c.reason)
+        statement = select(skips.c.reason, func.sum(skips.c.count)).where(skips.c.reason != Reason.PRUNED.value)
+        statement = statement.group_by(skips.c.reason)
         return {reason: int(total) for reason, total in self._tx.connection.execute(statement)}
 
     def _last(self, trigger_ids: Iterable[int]) -> dict[int, SkippedRange]:
@@ -75,6 +120,22 @@ class LedgerTable:
             newest, (skips.c.trigger_id == newest.c.trigger_id) & (skips.c.to_slot == newest.c.to_slot)
         )
         return {row["trigger_id"]: _range(row) for row in self._tx.connection.execute(statement).mappings()}
+
+
+def _touching(trigger_id: int, after: Micros, until: Micros) -> Select[Any]:
+    # Ranges do not overlap: of those that begin at or before `after` only the last can reach beyond it. A condition on both
+    # ends alone would read every range on one side.
+    before = select(func.max(skips.c.from_slot)).where(skips.c.trigger_id == trigger_id, skips.c.from_slot <= after)
+    return (
+        select(skips)
+        .where(
+            skips.c.trigger_id == trigger_id,
+            skips.c.from_slot >= func.coalesce(before.scalar_subquery(), after),
+            skips.c.from_slot <= until,
+            skips.c.to_slot > after,
+        )
+        .order_by(skips.c.from_slot)
+    )
 
 
 def _extended(

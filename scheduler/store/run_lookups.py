@@ -26,8 +26,10 @@ _EXECUTORS = text(
     "SELECT executor FROM wanted WHERE executor IS NOT NULL"
 )
 OPEN_PHASES = sorted(phase.value for phase in OPEN)
-# The same for the index `runs_slot`, and for `runs_open`.
-SLOTTED = text("runs.kind <> 'manual'")
+# The same for the index `runs_slot`, of the run that a slot has by right; for `runs_again`, of those that do a slot again;
+# and for `runs_open`.
+SLOTTED = text("runs.kind NOT IN ('manual', 'reprocess')")
+AGAIN = text("runs.kind = 'reprocess'")
 OPEN_TEXT = "runs.phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
 
 
@@ -137,23 +139,24 @@ class RunLookups:
 
     def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:
         """The slots of a trigger in (after, until] that have a run."""
-        statement = select(runs.c.scheduled_at).where(
-            runs.c.trigger_id == trigger_id,
-            SLOTTED,
-            runs.c.scheduled_at > after,
-            runs.c.scheduled_at <= until,
-        )
+        within = [runs.c.trigger_id == trigger_id, runs.c.scheduled_at > after, runs.c.scheduled_at <= until]
+        statement = union_all(*(select(runs.c.scheduled_at).where(kind, *within) for kind in (SLOTTED, AGAIN)))
         return set(self._tx.connection.execute(statement).scalars())
 
-    def newest_slots(self, trigger_id: int, limit: int) -> Sequence[RowMapping]:
-        """The newest slots of a trigger that have a run, newest first."""
+    def newest_slots(self, trigger_id: int, limit: int) -> list[RowMapping]:
+        """The newest slots of a trigger that have a run, newest first, each with the newest of its runs."""
         statement = (
-            select(runs.c.name, runs.c.scheduled_at, runs.c.phase)
-            .where(runs.c.trigger_id == trigger_id, SLOTTED)
-            .order_by(runs.c.scheduled_at.desc())
-            .limit(limit)
+            select(runs.c.name, runs.c.scheduled_at, runs.c.phase, runs.c.created_at)
+            .where(runs.c.trigger_id == trigger_id)
+            .order_by(runs.c.scheduled_at.desc(), runs.c.created_at)
         )
-        return self._tx.connection.execute(statement).mappings().all()
+        own = self._tx.connection.execute(statement.where(SLOTTED).limit(limit)).mappings().all()
+        again = statement.where(AGAIN)
+        if len(own) == limit:
+            again = again.where(runs.c.scheduled_at >= own[-1]["scheduled_at"])
+        newest = {row["scheduled_at"]: row for row in own}
+        newest.update({row["scheduled_at"]: row for row in self._tx.connection.execute(again).mappings()})
+        return [newest[slot] for slot in sorted(newest, reverse=True)[:limit]]
 
     def find(self, name: str) -> RowMapping | None:
         """One run with its task's and trigger's names."""

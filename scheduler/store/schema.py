@@ -280,7 +280,10 @@ runs = Table(
     # How the job of an external service ended: {status, message, job_id}; and pages about it.
     Column("event", Text),
     Column("links", Text),
+    Column("backfill_id", BigInteger),
 )
+# The kinds that have no claim to their slot: what somebody fired by hand, and what is done again.
+_OWN_SLOT: Final = "kind NOT IN ('manual', 'reprocess')"
 _QUEUED: Final = "phase = 'QUEUED' AND NOT gated"
 _OPEN: Final = "phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
 Index(
@@ -288,8 +291,19 @@ Index(
     runs.c.trigger_id,
     runs.c.scheduled_at,
     unique=True,
-    postgresql_where=text("kind <> 'manual'"),
-    sqlite_where=text("kind <> 'manual'"),
+    postgresql_where=text(_OWN_SLOT),
+    sqlite_where=text(_OWN_SLOT),
+)
+_AGAIN: Final = "kind = 'reprocess'"
+Index("runs_again", runs.c.trigger_id, runs.c.scheduled_at, postgresql_where=text(_AGAIN), sqlite_where=text(_AGAIN))
+_MANUAL: Final = "kind = 'manual'"
+Index("runs_manual", runs.c.trigger_id, runs.c.created_at, postgresql_where=text(_MANUAL), sqlite_where=text(_MANUAL))
+Index(
+    "runs_backfill",
+    runs.c.backfill_id,
+    runs.c.phase,
+    postgresql_where=text("backfill_id IS NOT NULL"),
+    sqlite_where=text("backfill_id IS NOT NULL"),
 )
 Index(
     "runs_ready",
@@ -397,3 +411,47 @@ skips = Table(
     Column("reason", String(24), nullable=False),
     Index("skips_newest", "trigger_id", "to_slot"),
 )
+
+backfills = Table(
+    "backfills",
+    metadata,
+    # A number is never used twice: runs are named by it.
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("trigger_id", _Id, ForeignKey("triggers.id", ondelete="CASCADE"), nullable=False),
+    Column("task_id", _Id, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    # What the trigger said when the backfill was ordered; its runs pin this, whatever becomes of the trigger.
+    Column("automation", Text, nullable=False),
+    Column("anchor_at", BigInteger),
+    Column("start_at", BigInteger),
+    Column("end_at", BigInteger),
+    Column("calendars", Text, nullable=False),
+    Column("version", String(255), nullable=False),
+    Column("spec_digest", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("kickoff_arg", String(255)),
+    Column("executor", String(255), nullable=False),
+    Column("deadline", BigInteger),
+    # What was ordered.
+    Column("from_slot", BigInteger, nullable=False),
+    Column("to_slot", BigInteger, nullable=False),
+    Column("reprocess", String(16), nullable=False),
+    Column("max_active", Integer, nullable=False),
+    Column("reverse", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(255), nullable=False, server_default=""),
+    # How far it has come: the slot looked at last, how many there are, were looked at, and got a run.
+    Column("state", String(16), nullable=False),
+    Column("cursor", BigInteger),
+    Column("slots", BigInteger, nullable=False),
+    Column("considered", BigInteger, nullable=False, server_default="0"),
+    Column("queued", BigInteger, nullable=False, server_default="0"),
+    Column("finished_at", BigInteger),
+    Column("note", Text),
+    # How its runs ended, counted when the last one had: they are forgotten before it is.
+    Column("phases", Text),
+    Index("backfills_trigger", "trigger_id"),
+    sqlite_autoincrement=True,
+)
+_UNDER_WAY: Final = "state IN ('running', 'cancelling')"
+Index("backfills_open", backfills.c.id, postgresql_where=text(_UNDER_WAY), sqlite_where=text(_UNDER_WAY))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, RowMapping, delete, func, select, union, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.schema import runs, task_specs, task_versions, triggers
+from scheduler.store.schema import backfills, runs, task_specs, task_versions, triggers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
@@ -37,12 +37,13 @@ class SpecTable:
         return list(self._tx.connection.execute(statement.limit(limit)).scalars())
 
     def pinned(self, digests: Sequence[str]) -> set[str]:
-        """Those of these digests that a run or a trigger names: no index helps, so this reads every run."""
+        """Those of these digests that a run, a trigger or a backfill names: no index helps, so this reads every run."""
         if not digests:
             return set()
         by_runs = select(runs.c.spec_digest).where(runs.c.spec_digest.in_(digests))
         by_triggers = select(triggers.c.spec_digest).where(triggers.c.spec_digest.in_(digests))
-        return set(self._tx.connection.execute(union(by_runs, by_triggers)).scalars())
+        by_backfills = select(backfills.c.spec_digest).where(backfills.c.spec_digest.in_(digests))
+        return set(self._tx.connection.execute(union(by_runs, by_triggers, by_backfills)).scalars())
 
     def remove_unnamed(self, digests: Sequence[str], needed_before: Micros) -> int:
         """Removes those of these that still no version names; what a deploy holds at this moment stays."""

@@ -17,11 +17,13 @@ from sqlalchemy import Connection, Engine
 from scheduler.clock import Clock, SystemClock
 from scheduler.domain.instants import Micros
 from scheduler.errors import StoreUnavailable
+from scheduler.store.backfills import BackfillTable
 from scheduler.store.dialect import Dialect, dialect_of, server_now
 from scheduler.store.engine import TransactionUndoneError, open_engine, translated_errors
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.listings import ListingTable
 from scheduler.store.meta import MetaTable
+from scheduler.store.retention import RetentionTable
 from scheduler.store.runs import RunTable
 from scheduler.store.specs import SpecTable
 from scheduler.store.tally import Tally, Watcher
@@ -54,6 +56,8 @@ class Transaction:
         self.waits = WaitTable(self)
         self.ledger = LedgerTable(self)
         self.workers = WorkerTable(self)
+        self.backfills = BackfillTable(self)
+        self.retention = RetentionTable(self)
 
     def now(self) -> Micros:
         """The present instant; ask after the locks are held, for they may have been waited for."""

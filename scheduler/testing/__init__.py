@@ -15,6 +15,6 @@ from __future__ import annotations
 from scheduler.testing.clock import ManualClock
 from scheduler.testing.harness import Harness
 from scheduler.testing.recording import RecordingExecutor
-from scheduler.testing.seen import Attempt, Ran, Run, Skipped
+from scheduler.testing.seen import Attempt, Pruned, Ran, Run, Skipped
 
-__all__ = ["Attempt", "Harness", "ManualClock", "Ran", "RecordingExecutor", "Run", "Skipped"]
+__all__ = ["Attempt", "Harness", "ManualClock", "Pruned", "Ran", "RecordingExecutor", "Run", "Skipped"]

@@ -15,10 +15,12 @@ from executors.protocol import Executor
 from scheduler.app import App, HttpSessions, prepare_config
 from scheduler.client import Client
 from scheduler.domain.instants import Micros, to_datetime, to_micros
+from scheduler.domain.run import BACKFILLED
 from scheduler.domain.task import TaskDefinition
 from scheduler.errors import ConfigError, NotFound
 from scheduler.loop.performing import Performer
 from scheduler.schedules import Trigger, definitions_of
+from scheduler.services.backfill_steps import advance_backfill, backfills_under_way
 from scheduler.services.finish import Ended, finish_runs
 from scheduler.services.fire import fire_due
 from scheduler.services.operate import TriggerKey
@@ -28,7 +30,7 @@ from scheduler.services.take import Execution, describe_runs, next_ready_at, tak
 from scheduler.settings import Settings
 from scheduler.store.transaction import Transaction
 from scheduler.testing.clock import ManualClock, micros_of
-from scheduler.testing.seen import Ran, Run, Skipped, run_of, slot_of
+from scheduler.testing.seen import Pruned, Ran, Run, Skipped, run_of, slot_of
 
 T = TypeVar("T")
 TriggerName: TypeAlias = Union[Trigger, TriggerKey, str]  # noqa: UP007  # evaluated at import
@@ -136,8 +138,8 @@ class Harness:
     def tick(self, duration: timedelta | str = timedelta(0)) -> list[Run]:
         """Lets time pass and does all that becomes due, each thing at its instant; returns the runs that ended.
 
-        Fires slots, executes runs one after the other, retries them when their wait is over, takes runs back from crashed
-        workers. Time an executor spends for real counts for nothing; it may move `clock` itself.
+        Fires slots, fills those of backfills, executes runs one after the other, retries them when their wait is over, takes
+        runs back from crashed workers. Time an executor spends for real counts for nothing; it may move `clock` itself.
         """
         end = self.clock.now() + micros_of(duration)
         ended: dict[str, None] = {}
@@ -159,7 +161,7 @@ class Harness:
             run_of(self.client.show_run(row["name"])) for row in reversed(self.client.list_runs(limit=_ALL, **chosen))
         ]
 
-    def slots(self, trigger: TriggerName) -> list[Ran | Skipped]:
+    def slots(self, trigger: TriggerName) -> list[Ran | Skipped | Pruned]:
         """What became of each slot of a trigger so far, oldest first."""
         return [slot_of(entry) for entry in self.client.list_slots(self.key(trigger), _ALL)]
 
@@ -205,6 +207,9 @@ class Harness:
         refresh_summaries(tx, sorted({*tasks, *fired.replanned}))
         recovered = recover_runs(tx, self._me, lease=self._lease, max_lost=self._options.max_lost, limit=_BATCH)
         ended.update(dict.fromkeys(recovered.failed))
+        for number in backfills_under_way(tx):
+            while (step := advance_backfill(tx, number, {})) is not None and step.more:
+                pass
         room = dict.fromkeys(self._executors, _ALL)
         on_time, late, _ = take_runs(tx, self._me, room, on_time=_BATCH, late=_BATCH)
         taken = on_time + late
@@ -213,7 +218,8 @@ class Harness:
             Execution(run, specs[run.spec_digest], *keys[run.task_id], names.get(run.trigger_id or 0)) for run in taken
         ]
         full = max(planned, fired.claimed, len(recovered.requeued + recovered.failed)) >= _BATCH
-        return executions, full
+        # When runs of a backfill have ended, it queues the next ones.
+        return executions, full or any(run.kind in BACKFILLED for run in taken)
 
     def _next_instant(self) -> Micros:
         with self._store.read() as tx:

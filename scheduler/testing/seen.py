@@ -60,6 +60,15 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`count` slots from the first to the last that had runs, whose history is over its age."""
+
+    first: datetime
+    last: datetime
+    count: int
+
+
 def run_of(row: Mapping[str, Any]) -> Run:
     """The run that a client's document shows."""
     return Run(
@@ -82,10 +91,12 @@ def run_of(row: Mapping[str, Any]) -> Run:
     )
 
 
-def slot_of(entry: Mapping[str, Any]) -> Ran | Skipped:
+def slot_of(entry: Mapping[str, Any]) -> Ran | Skipped | Pruned:
     """The entry of a ledger that a client's document shows."""
     if entry["kind"] == "run":
         return Ran(to_datetime(entry["scheduled_at"]), entry["run"], entry["phase"])
+    if entry["kind"] == "pruned":
+        return Pruned(to_datetime(entry["from"]), to_datetime(entry["to"]), entry["count"])
     return Skipped(to_datetime(entry["from"]), to_datetime(entry["to"]), entry["count"], entry["reason"])
 
 

@@ -45,6 +45,7 @@ def test_help_lists_the_verbs_that_are_there_and_no_others() -> None:
         "next",
         "simulate",
         "slots",
+        "backfill",
         "tasks",
         "triggers",
         "runs",
@@ -54,11 +55,11 @@ def test_help_lists_the_verbs_that_are_there_and_no_others() -> None:
         "version",
     ):
         assert f"\n  {verb} " in listed
-    for verb in ("backfill", "doctor", "token"):
+    for verb in ("doctor", "token"):
         assert verb not in listed
 
 
-@pytest.mark.parametrize("words", [["backfill"], ["doctor", "--all"], ["token", "create", "x"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["doctor", "--all"], ["token", "create", "x"]], ids=" ".join)
 def test_a_verb_to_come_says_that_it_is_not_there_yet(words: list[str]) -> None:
     result = call(*words, exits=2)
     assert result.stderr.endswith("is not available in this version yet\n")

@@ -37,6 +37,6 @@ def test_no_slot_is_lost_and_no_two_neighbours_share_a_reason(ranges: list[Skipp
 def test_the_reasons_are_the_documented_words() -> None:
     words = (
         "catchup_cap catchup_window catchup_policy coalesced covered_by_gap overlap buffer_full paused deleted "
-        "schedule_changed calendar skip_next restored"
+        "schedule_changed calendar skip_next restored pruned"
     )
     assert [str(reason) for reason in Reason] == words.split()
