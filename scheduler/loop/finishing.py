@@ -15,6 +15,9 @@ from scheduler.services.plan import Planning
 
 log = structlog.get_logger("scheduler.dispatching")
 
+# So many runs of one batch have a line of the log each.
+ONE_BY_ONE = 20
+
 
 class Finishing:
     """The attempts of one worker that have ended and are not recorded yet."""
@@ -72,13 +75,20 @@ class Finishing:
         self._refuse(finished.refused)
         for trigger in finished.paused:
             log.warning("a trigger is paused: its runs keep failing", trigger=trigger)
+        counted = [item for item in batch if finished.counts(item)]
+        well = [item for item in counted if item.phase is Phase.SUCCEEDED]
+        if len(well) > ONE_BY_ONE:
+            # Thousands a second are told of together: a line each would cost more than what it tells of.
+            log.info("finished", runs=len(well), phase=str(Phase.SUCCEEDED))
+        for item in counted:
+            if item.phase is not Phase.SUCCEEDED or len(well) <= ONE_BY_ONE:
+                _report(item, item.execution.run.name in finished.retried)
         for item in batch:
             if item.waited and self.on_wait_over is not None:
                 self.on_wait_over(item)
-            if finished.counts(item):
-                _report(item, item.execution.run.name in finished.retried)
-                if self.on_finished is not None:
-                    self.on_finished(item)
+        for item in counted:
+            if self.on_finished is not None:
+                self.on_finished(item)
         if finished.retried and self.on_retry is not None:
             self.on_retry()
         if self.on_backfilled is not None and any(item.execution.run.kind in BACKFILLED for item in batch):

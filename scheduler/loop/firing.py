@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
+from scheduler.loop.finishing import ONE_BY_ONE
 from scheduler.loop.transactions import Transactions
 from scheduler.services.fire import Fired, due_triggers, fire_due, quarantine
 from scheduler.services.plan import Planning
@@ -168,20 +169,29 @@ class Firing:
 
     def _report(self, fired: Fired) -> None:
         late: dict[int, list[NewRun]] = {}
+        on_time = []
         for run in fired.runs:
             if run.priority:
                 late.setdefault(run.trigger_id, []).append(run)
             else:
+                on_time.append(run)
+        if len(on_time) > ONE_BY_ONE:
+            log.info("fired", runs=len(on_time), slots=_span(on_time))
+        else:
+            for run in on_time:
                 log.info("fired", trigger=_key(fired, run), slot=to_rfc3339(run.scheduled_at), run=run.name)
         for runs in late.values():
             # One line a trigger: after a long outage a line a run would itself hold up what is on time.
-            slots = sorted(run.scheduled_at for run in runs)
-            span = to_rfc3339(slots[0]) if len(slots) == 1 else f"{to_rfc3339(slots[0])} to {to_rfc3339(slots[-1])}"
-            log.info("fired late", trigger=_key(fired, runs[0]), runs=len(runs), slots=span)
+            log.info("fired late", trigger=_key(fired, runs[0]), runs=len(runs), slots=_span(runs))
         for reason, count in fired.skipped.items():
             log.warning("slots skipped", reason=str(reason), count=count)
         for error in fired.quarantined:
             log.error("a trigger is set aside: it cannot be planned", error=error)
+
+
+def _span(runs: Sequence[NewRun]) -> str:
+    first, last = min(run.scheduled_at for run in runs), max(run.scheduled_at for run in runs)
+    return to_rfc3339(first) if first == last else f"{to_rfc3339(first)} to {to_rfc3339(last)}"
 
 
 def _key(fired: Fired, run: NewRun) -> str:

@@ -138,7 +138,7 @@ class Performer:
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
             secrets=self._secrets,
             hidden_env=self._hidden_env,
-            log=structlog.get_logger("executors").bind(run=run.name),
+            log=structlog.get_logger("executors", run=run.name),  # bound at its first use
             clock=self._now,
             http_session=self._http_session,
             resumed=resumed,

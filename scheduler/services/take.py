@@ -42,7 +42,7 @@ class Execution:
     @property
     def inputs(self) -> dict[str, Any]:
         """Task defaults, overridden by what the run pinned; the kickoff input is the slot."""
-        merged = merge_inputs(self.spec.inputs, json.loads(self.run.inputs))
+        merged = merge_inputs(self.spec.inputs, json.loads(self.run.inputs) if self.run.inputs != "{}" else {})
         if self.run.kickoff_arg and self.run.scheduled_at is not None:
             merged[self.run.kickoff_arg] = to_rfc3339(self.run.scheduled_at)
         return merged
