@@ -207,7 +207,8 @@ class RunTable(RunResults, RunEndings):
     def insert_manual(self, values: Mapping[str, Any]) -> bool:
         """Inserts one run fired by hand; False where its name exists already."""
         statement = self._tx.dialect.insert(runs).values(values).on_conflict_do_nothing(index_elements=["name"])
-        inserted = bool(self._tx.connection.execute(statement).rowcount)
+        # Asked what it inserted: on PostgreSQL the row count of an INSERT is not to be had here.
+        inserted = self._tx.connection.execute(statement.returning(runs.c.name)).first() is not None
         self._tx.tally.inserted[values["kind"]] += inserted
         return inserted
 
