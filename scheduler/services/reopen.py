@@ -16,6 +16,9 @@ def retry_run(tx: Transaction, name: str) -> None:
     row = tx.runs.find(name)
     if row is None:
         raise NotFound("run", name)
+    if row["trigger_id"] is not None:
+        # A run that was over counts as open again: nobody may be firing a later slot on the strength of its end.
+        tx.triggers.lock_due([row["trigger_id"]])
     now = tx.now()
     spec = tx.tasks.specs([row["spec_digest"]])[row["spec_digest"]]
     deadline_at = None if spec.deadline is None else now + to_micros(spec.deadline)
