@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -72,8 +72,10 @@ class Dispatching:
         self._cancelled: dict[tuple[str, int], str] = {}
         # Attempts whose outcome is told and whose code still runs, in a thread that cannot be stopped.
         self._over: set[tuple[str, int]] = set()
-        self._taking = 0
+        # Who takes runs counts the room, takes, and starts what was taken before anybody else counts.
+        self._counting = asyncio.Lock()
         self._turns_after = 0
+        self._turns_missed = False
         self._late_waiting = False
         self._backlog = True
         self._on_time_streak = 0
@@ -90,12 +92,19 @@ class Dispatching:
         """How many executions hold a place."""
         return len(self._running)
 
-    def room_on_time(self) -> tuple[int, dict[str, int]]:
-        """How many on-time runs may be taken as they fire, and of which executors; none while older ones wait."""
-        free = self._places.free()
-        if self._backlog or free == 0:
-            return 0, {}
-        return free - self._reserved(free), self._places.room()
+    @contextlib.asynccontextmanager
+    async def room_on_time(self) -> AsyncIterator[tuple[int, dict[str, int]]]:
+        """How many on-time runs may be taken as they fire, and of which executors; none while older ones wait.
+
+        Where there is room nobody else takes any until the block ends.
+        """
+        async with contextlib.AsyncExitStack() as held:
+            await held.enter_async_context(self._counting)
+            free = self._places.free()
+            places = 0 if self._backlog else free - self._reserved(free)
+            if places == 0:
+                await held.aclose()
+            yield places, self._places.room() if places else {}
 
     def room(self) -> dict[str, int]:
         """How many runs of each executor may start here now."""
@@ -104,15 +113,6 @@ class Dispatching:
     def _reserved(self, free: int) -> int:
         # While late runs wait, every tenth start is theirs.
         return min(free, (self._on_time_streak + free) // _LATE_SHARE) if self._late_waiting else 0
-
-    @contextlib.contextmanager
-    def taking(self) -> Iterator[None]:
-        """Marks a transaction that may take runs: until it is through, what is held and what runs may differ."""
-        self._taking += 1
-        try:
-            yield
-        finally:
-            self._taking -= 1
 
     # --- taking ------------------------------------------------------------------------------------------------------
 
@@ -124,23 +124,27 @@ class Dispatching:
 
     async def run_once(self) -> None:
         """Fills the free places with queued runs, then arms the alarm for the next run that may start."""
-        free = self._places.free()
+        async with self._counting:
+            await self._fill(self._places.free())
+        await self._arm()
+
+    async def _fill(self, free: int) -> None:
         if free == 0:
             return
         loop = asyncio.get_running_loop()
         if loop.time() - self._late_passed >= _PASS_SECONDS:
             self._late_left = self._late_per_pass
         reserved = self._reserved(free)
-        with self.taking():
-            on_time, late, self._turns_after = await self._transactions.run(
-                take_runs,
-                self.incarnation,
-                self._places.room(),
-                on_time=free - reserved,
-                late=min(self._late_left, free),
-                after=self._turns_after,
-            )
-            await self._start_all(on_time + late)
+        on_time, late, self._turns_after, missed = await self._transactions.run(
+            take_runs,
+            self.incarnation,
+            self._places.room(),
+            on_time=free - reserved,
+            late=min(self._late_left, free),
+            after=self._turns_after,
+        )
+        await self._start_all(on_time + late)
+        self._turns_missed = self._turns_missed or missed
         self._backlog = len(on_time) >= free - reserved
         self._late_waiting = bool(late) and len(late) >= min(self._late_left, free)
         self._on_time_streak = 0 if late else self._on_time_streak + len(on_time)
@@ -148,7 +152,6 @@ class Dispatching:
             if self._late_left == self._late_per_pass:
                 self._late_passed = loop.time()
             self._late_left -= len(late)
-        await self._arm()
 
     async def fired(self, fired: Fired) -> None:
         """Starts what a fire transaction took, and rings for what it left queued."""
@@ -172,8 +175,9 @@ class Dispatching:
         refill = self._places.seconds_to_refill()
         if refill is not None:
             delay = min(int(refill * SECOND), delay if delay is not None else int(refill * SECOND))
-        if self._turns_after:
+        if self._turns_after or self._turns_missed:
             delay = 0  # More tasks have runs that wait for a turn than were looked at.
+            self._turns_missed = self._turns_missed and self._turns_after != 0
         self._beats.alarm("ready", delay, self.bell.ring)
 
     async def _start_all(self, taken: Sequence[TakenRun]) -> None:
@@ -279,11 +283,11 @@ class Dispatching:
         Runs that are ours and in no place here are handed back: a commit's answer was lost on the way. Executions that are
         not ours any more end: somebody took the run while this worker was cut off.
         """
-        if self._taking or self._finishing.pending:
+        if self._counting.locked() or self._finishing.pending:
             return
         before = set(self._executions)
         held = await self._transactions.run(_held, self.incarnation)
-        if self._taking or self._finishing.pending:
+        if self._counting.locked() or self._finishing.pending:
             return
         stray = [key for key in held.items() if key not in before | self._executions.keys()]
         if stray:

@@ -135,8 +135,7 @@ class Firing:
         now = asyncio.get_running_loop().time()
         if self._floor is not None and now - self._floor[1] > _FLOOR_SECONDS:
             self._floor = None
-        places, room = self._dispatching.room_on_time()
-        with self._dispatching.taking():
+        async with self._dispatching.room_on_time() as (places, room):
             fired = await self._transactions.run(
                 _fire_on_time if on_time else fire_due,
                 self._planning,

@@ -49,11 +49,15 @@ class Execution:
 
 
 class Taken(NamedTuple):
-    """Runs that are this worker's now. `after` is the task behind which the next look at gated runs goes on."""
+    """Runs that are this worker's now. `after` is the task behind which the next look at gated runs goes on.
+
+    `missed`: somebody else held some of the tasks, so that their runs were not looked at.
+    """
 
     on_time: list[TakenRun]
     late: list[TakenRun]
     after: int = 0
+    missed: bool = False
 
 
 def take_runs(
@@ -72,18 +76,18 @@ def take_runs(
         for run in runs:
             left[run.executor] -= 1
 
-    following = 0
+    following, missed = 0, False
     for is_late, places in ((False, on_time), (True, late)):
         half = -(-places // 2)
-        gated, behind = tx.runs.take_gated(owner, left, late=is_late, limit=half, now=now, after=after)
+        gated, turns = tx.runs.take_gated(owner, left, late=is_late, limit=half, now=now, after=after)
         note(gated, is_late)
         note(tx.runs.take(owner, left, late=is_late, limit=places - len(gated), now=now), is_late)
         rest = places - len(taken[is_late])
         if half and len(gated) == half and rest > 0:
-            gated, behind = tx.runs.take_gated(owner, left, late=is_late, limit=rest, now=now, after=behind)
+            gated, turns = tx.runs.take_gated(owner, left, late=is_late, limit=rest, now=now, after=turns.after)
             note(gated, is_late)
-        following = max(following, behind)
-    return Taken(taken[False], taken[True], following)
+        following, missed = max(following, turns.after), missed or turns.missed
+    return Taken(taken[False], taken[True], following, missed)
 
 
 def describe_runs(

@@ -40,38 +40,48 @@ class _Task(NamedTuple):
     room: int
 
 
+class Turns(NamedTuple):
+    """Runs whose turn it is, the task to go on after (0: all were looked at), and whether somebody held some of them."""
+
+    names: list[str]
+    after: int
+    missed: bool = False
+
+
 class Gates:
     """Finds, through one transaction, the gated runs that may start."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    def startable(
-        self, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int
-    ) -> tuple[list[str], int]:
-        """Names of runs that may start, no more than the executors' room, and the task to go on after."""
+    def startable(self, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int) -> Turns:
+        """Names of runs that may start, no more than the executors' room."""
         executors = {name: places for name, places in room.items() if places > 0}
         if not executors or limit <= 0:
-            return [], 0
+            return Turns([], 0)
         found = list(self._tx.connection.execute(_TASKS, {"after": after, "most": TASKS_AT_ONCE}).scalars())
         following = found[-1] if len(found) == TASKS_AT_ONCE else 0
-        locked = self._locked(found, limit) if found else []
-        if not locked:
-            return [], following
+        locked = self._locked(found) if found else []
+        # Whoever holds the others counts them, and may have no places for all it finds.
+        missed = len(locked) < len(found)
+        with_room = self._with_room(locked, limit) if locked else []
+        if not with_room:
+            return Turns([], following, missed)
         names: list[str] = []
-        for name, executor in self._candidates(locked, sorted(executors), late=late, limit=limit, now=now):
+        for name, executor in self._candidates(with_room, sorted(executors), late=late, limit=limit, now=now):
             if executors[executor] > 0 and len(names) < limit:
                 executors[executor] -= 1
                 names.append(name)
         # What found no place here is looked at again first.
-        return names, after if len(names) == limit else following
+        return Turns(names, after if len(names) == limit else following, missed)
 
-    def _locked(self, task_ids: Sequence[int], limit: int) -> list[_Task]:
-        """Locks the tasks among these that have room; those that somebody else holds are left out."""
+    def _locked(self, task_ids: Sequence[int]) -> list[int]:
+        """Locks these tasks; those that somebody else holds are left out."""
         wanted = select(tasks.c.id).where(tasks.c.id.in_(task_ids)).order_by(tasks.c.id)
-        locked = list(self._tx.connection.execute(self._tx.dialect.locked(wanted, of=tasks, skip=True)).scalars())
-        if not locked:
-            return []
+        return list(self._tx.connection.execute(self._tx.dialect.locked(wanted, of=tasks, skip=True)).scalars())
+
+    def _with_room(self, locked: Sequence[int], limit: int) -> list[_Task]:
+        """Those of the locked tasks that have room, and how much."""
         # Counted in a statement of its own: what the lock was waited behind is seen here.
         started = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
         statement = select(tasks.c.id, tasks.c.max_concurrent_runs, started).where(tasks.c.id.in_(locked))

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, TEXT
-from scheduler.store.gates import Gates
+from scheduler.store.gates import Gates, Turns
 from scheduler.store.run_endings import RunEndings
 from scheduler.store.run_lookups import OPEN_TEXT, READY, may_start
 from scheduler.store.run_results import RunResults
@@ -243,17 +243,17 @@ class RunTable(RunResults, RunEndings):
 
     def take_gated(
         self, owner: str, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int
-    ) -> tuple[list[TakenRun], int]:
+    ) -> tuple[list[TakenRun], Turns]:
         """Queued runs that had to wait for their turn become RUNNING, where their task's limit and their trigger allow it.
 
-        Looks at some hundred tasks that follow `after`; returns where to go on, 0 when it has come round. The tasks' rows
-        are locked until the transaction ends: nobody else counts and takes at the same time.
+        Looks at some hundred tasks that follow `after`, and tells where to go on. The tasks' rows are locked until the
+        transaction ends: nobody else counts and takes at the same time.
         """
-        names, following = Gates(self._tx).startable(room, late=late, limit=limit, now=now, after=after)
-        if not names:
-            return [], following
-        ready = and_(runs.c.name.in_(names), runs.c.phase == Phase.QUEUED.value, runs.c.intent.is_(None))
-        return self._taken(ready, owner, now), following
+        turns = Gates(self._tx).startable(room, late=late, limit=limit, now=now, after=after)
+        if not turns.names:
+            return [], turns
+        ready = and_(runs.c.name.in_(turns.names), runs.c.phase == Phase.QUEUED.value, runs.c.intent.is_(None))
+        return self._taken(ready, owner, now), turns
 
     def _taken(self, chosen: ColumnElement[bool], owner: str, now: Micros) -> list[TakenRun]:
         taking = (

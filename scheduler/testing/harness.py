@@ -211,7 +211,7 @@ class Harness:
             while (step := advance_backfill(tx, number, {})) is not None and step.more:
                 pass
         room = dict.fromkeys(self._executors, _ALL)
-        on_time, late, _ = take_runs(tx, self._me, room, on_time=_BATCH, late=_BATCH)
+        on_time, late, *_ = take_runs(tx, self._me, room, on_time=_BATCH, late=_BATCH)
         taken = on_time + late
         specs, keys, names = describe_runs(tx, taken, ())
         executions = [

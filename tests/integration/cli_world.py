@@ -128,7 +128,7 @@ def make_history(world: CliWorld) -> None:
 
 
 def _taken(tx: Transaction) -> list[Execution]:
-    on_time, late, _ = take_runs(tx, "box-1", {"logging": 1}, on_time=0, late=1)
+    on_time, late, *_ = take_runs(tx, "box-1", {"logging": 1}, on_time=0, late=1)
     taken = [*on_time, *late]
     specs, keys, names = describe_runs(tx, taken, ())
     return [

@@ -131,7 +131,7 @@ class World:
         return incarnation
 
     def take(self, owner: str = "w1", *, on_time: int = 1_000, late: int = 1_000) -> list[Execution]:
-        first, second, _ = self.store.run(take_runs, owner, PLENTY, on_time=on_time, late=late)
+        first, second, *_ = self.store.run(take_runs, owner, PLENTY, on_time=on_time, late=late)
         return self.executions([*first, *second])
 
     def executions(self, runs: Sequence[TakenRun]) -> list[Execution]:
