@@ -295,9 +295,13 @@ class WaitTable:
             .returning(
                 runs.c.name,
                 (runs.c.fence - case((runs.c.phase == Phase.ABORTED.value, 1), else_=0)).label("fence"),
+                runs.c.phase,
+                runs.c.executor,
             )
         )
-        gone = {(row.name, row.fence) for row in self._tx.connection.execute(statement)}
+        found = self._tx.connection.execute(statement).all()
+        self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase == Phase.ABORTED)
+        gone = {(row.name, row.fence) for row in found}
         self.remove(name for name, _ in gone)
         return gone
 
