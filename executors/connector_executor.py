@@ -34,7 +34,7 @@ _TAKEN: Final = frozenset({"task_template", "output_prefix", "inputs", "run_name
 class ConnectorExecutor(ExternalJob):
     """Submits, watches and cancels jobs by connectors from `ConnectorRegistry`."""
 
-    # Whether the connector can tell depends on the task: `find` says so.
+    # Where the task's connector can: see `finds`.
     can_find = True
 
     @dataclass(frozen=True)
@@ -104,8 +104,15 @@ class ConnectorExecutor(ExternalJob):
         )
         return use.job(meta)
 
+    def finds(self, run: RunContext) -> bool:
+        """Whether the task's connector defines `find`; what this worker does not know, another may."""
+        try:
+            return ConnectorRegistry.get_connector(run.config.type, run.config.version).defines("find")
+        except ConnectorNotFound:
+            return True
+
     async def find(self, run: RunContext, created_after: datetime) -> Job | None:
-        """Ask `AsyncConnector.find` for the job of this key; `NotImplementedError` where the connector has none."""
+        """Ask `AsyncConnector.find` for the job of this key."""
         use = self._use(run)
         meta = await use.call(use.connector.find, run.key, run=run)
         return None if meta is None else use.job(meta)

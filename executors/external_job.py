@@ -177,9 +177,13 @@ class ExternalJob(Executor):
         """The job that an interrupted `create` of this run has made at or after this instant of the worker's clock.
 
         The comparison is made here, by the service's clock and to its precision: a caller need not repeat it. None: no
-        job was made. `NotImplementedError`: it cannot be told, which where `can_find` is true may depend on the task.
+        job was made. Called only where `finds` says that it can tell.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot find jobs by their key")
+
+    def finds(self, run: RunContext) -> bool:
+        """Whether `find` can tell for this run: `can_find`, unless that depends on the task."""
+        return self.can_find
 
     def watched(self, run: RunContext) -> Job | None:
         """The job that exists already and is only to be watched to its end; None: `create` makes one."""

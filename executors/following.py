@@ -35,9 +35,8 @@ async def _create(executor: ExternalJob, run: RunContext) -> Job:
             await _cancel(executor, run, await submitting)
         raise
     except JobBusy:
-        with suppress(NotImplementedError):
-            if found := await executor.find(run, began):
-                return found
+        if executor.finds(run) and (found := await executor.find(run, began)):
+            return found
         raise
 
 

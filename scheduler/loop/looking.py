@@ -291,9 +291,9 @@ class Looker:
     async def _resolve(self, held: HeldWait) -> Verdict:
         try:
             executor = self.job_executor(held)
-            if not executor.can_find:
-                return self._unknown(held, executor)
             run = self._performer.context(held.execution)
+            if not executor.finds(run):
+                return self._unknown(held, executor)
             found = await self._call(
                 held, executor.find(run, to_datetime(held.created_at)), executor.call_timeout.total_seconds()
             )
@@ -430,7 +430,7 @@ class Looker:
         return Again(min(pause_after_error(held.interval, held.asked, self._spread()), left), changed)
 
     async def _find_to_cancel(self, held: HeldWait, executor: ExternalJob, run: RunContext, limit: float) -> Verdict:
-        if not executor.can_find:
+        if not executor.finds(run):
             return Over(self.as_decided(held, known=False))
         found = await self._call(held, executor.find(run, to_datetime(held.created_at)), limit)
         if found is not None:

@@ -171,7 +171,7 @@ class Submitting:
         try:
             job = await executor.create(run)
         except Exception as error:
-            self._not_created(submission, executor, held, error)
+            self._not_created(submission, executor, run, held, error)
             return
         self.submitted += 1
         held.job, held.stage = job, Stage.WAITING
@@ -190,12 +190,14 @@ class Submitting:
             # Somebody may have wanted the run to end while nobody could be told.
             self._waiting.bell.ring()
 
-    def _not_created(self, submission: Submission, executor: ExternalJob, held: HeldWait, error: Exception) -> None:
+    def _not_created(
+        self, submission: Submission, executor: ExternalJob, run: RunContext, held: HeldWait, error: Exception
+    ) -> None:
         looker, said = self._waiting.looker, words(error)
         if isinstance(error, PermanentError) and error.outcome_known:
             submission.report(looker.failed_to_submit(held, said, retryable=False))
             return
-        if isinstance(error, RetryableError) and error.outcome_known and not _may_be_ours(executor, error):
+        if isinstance(error, RetryableError) and error.outcome_known and not _may_be_ours(executor, run, error):
             asked = None if error.retry_after is None else to_micros(error.retry_after)
             self._waiting.settle(held, looker.not_made(held, said, asked))
             return
@@ -243,9 +245,9 @@ class Submitting:
         return [answers[held.name] for held in waits]
 
 
-def _may_be_ours(executor: ExternalJob, error: RetryableError) -> bool:
+def _may_be_ours(executor: ExternalJob, run: RunContext, error: RetryableError) -> bool:
     # What keeps the service busy may be what an earlier try of the same call has made.
-    return isinstance(error, JobBusy) and executor.can_find
+    return isinstance(error, JobBusy) and executor.finds(run)
 
 
 def _owner(held: HeldWait) -> str:

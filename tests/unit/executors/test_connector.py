@@ -394,15 +394,25 @@ class Findable(Batch):
 def test_a_connector_that_can_tell_finds_a_job_by_the_runs_key() -> None:
     executor = registered(Findable())
     run = make_run(executor, {"type": "batch_job"})
+    assert executor.finds(run)
     assert asyncio.run(executor.find(run, NOW)) == Job(
         {"json": {"job_id": "found-nightly-1"}}, "batch_job:found-nightly-1"
     )
     assert asyncio.run(executor.find(make_run(executor, {"type": "batch_job"}, key="other"), NOW)) is None
 
 
+def test_what_this_worker_does_not_know_another_may_be_able_to_tell() -> None:
+    executor = ConnectorExecutor()
+    run = make_run(executor, {"type": "unknown"})
+    assert executor.finds(run)
+    with pytest.raises(RetryableError, match="no connector for the task type 'unknown'"):
+        asyncio.run(executor.find(run, NOW))
+
+
 def test_one_that_cannot_tell_says_so() -> None:
     executor = registered(Batch())
     run = make_run(executor, {"type": "batch_job"})
+    assert not executor.finds(run)
     with pytest.raises(NotImplementedError, match="Batch cannot find jobs by their key"):
         asyncio.run(executor.find(run, NOW))
     assert asyncio.run(executor.logs(run, Job({"json": {"job_id": "7"}}))) is None

@@ -248,6 +248,7 @@ def test_cancelled_while_submitting_it_waits_for_the_job_and_cancels_it() -> Non
 
 def test_refused_as_busy_it_takes_the_job_that_an_earlier_try_left() -> None:
     executor = Counted(DONE, on_create=JobBusy("one is running"))
+    executor.can_find = True
     executor.left_behind = Job({"id": 7}, "7")
     assert follow(executor) == Succeeded({"rows": 3})
     executor.left_behind = None
