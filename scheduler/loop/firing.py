@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +17,13 @@ from scheduler.loop.finishing import ONE_BY_ONE
 from scheduler.loop.transactions import Transactions
 from scheduler.services.fire import Fired, due_triggers, fire_due, quarantine
 from scheduler.services.plan import Planning
-from scheduler.services.sync import plan_after_clock_set_back, plan_with_new_zones, refresh_summaries, sync_triggers
+from scheduler.services.sync import (
+    plan_after_clock_set_back,
+    plan_with_new_zones,
+    refresh_summaries,
+    sync_triggers,
+    unplanned_triggers,
+)
 from scheduler.store.runs import NewRun
 from scheduler.store.transaction import Transaction
 
@@ -112,9 +118,25 @@ class Firing:
         """Plans every trigger whose plan was made from something else than what stands there now."""
         planned = self._batch
         while planned >= self._batch:
-            planned, tasks = await self._transactions.run(sync_triggers, self._planning, self._batch)
-            if tasks:
-                await self._transactions.run(refresh_summaries, tasks)
+            try:
+                planned = await self._sync(limit=self._batch)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.error("a batch could not be planned; its triggers are tried one by one", error=str(error))
+                planned = await self._sync_singly()
+
+    async def _sync(self, *, limit: int, only: int | None = None) -> int:
+        planned, tasks = await self._transactions.run(sync_triggers, self._planning, limit, only=only)
+        if tasks:
+            await self._transactions.run(refresh_summaries, tasks)
+        return planned
+
+    async def _sync_singly(self) -> int:
+        ids = await self._transactions.run(unplanned_triggers, self._planning, self._batch)
+        for trigger_id in ids:
+            await self._or_set_aside(trigger_id, self._sync(limit=1, only=trigger_id))
+        return len(ids)
 
     async def _all(self, service: Callable[[Transaction, Planning, int], int]) -> None:
         full = True
@@ -157,14 +179,18 @@ class Firing:
     async def _fire_singly(self) -> Fired:
         ids = await self._transactions.run(due_triggers, self._batch)
         for trigger_id in ids:
-            try:
-                await self._fire_batch(only=trigger_id)
-            except StoreUnavailable:
-                raise
-            except Exception as error:
-                log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(error))
-                await self._transactions.run(quarantine, self._planning, trigger_id, error)
+            await self._or_set_aside(trigger_id, self._fire_batch(only=trigger_id))
         return Fired()
+
+    async def _or_set_aside(self, trigger_id: int, work: Awaitable[object]) -> None:
+        """Does the work, or quarantines the trigger that it fails on in the database itself."""
+        try:
+            await work
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(error))
+            await self._transactions.run(quarantine, self._planning, trigger_id, error)
 
     def _report(self, fired: Fired) -> None:
         late: dict[int, list[NewRun]] = {}

@@ -109,6 +109,7 @@ def quarantine(tx: Transaction, planning: Planning, trigger_id: int, error: Exce
     if row is not None:
         batch = Batch()
         set_aside(due, row, error, planning, batch)
+        batch.planned.append(trigger_id)  # Until somebody writes to it again, or another version tries.
         write_changes(tx, batch)
 
 

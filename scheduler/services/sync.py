@@ -14,15 +14,23 @@ from scheduler.store.triggers import DueRow, PlanChange
 _ZONES_KEY = "planned_with"
 
 
-def sync_triggers(tx: Transaction, planning: Planning, limit: int) -> tuple[int, list[int]]:
+def sync_triggers(tx: Transaction, planning: Planning, limit: int, *, only: int | None = None) -> tuple[int, list[int]]:
     """Plans at most `limit` triggers whose plan was made from something else than what stands there now.
 
     Returns how many it planned (as many as `limit` means there may be more) and their tasks, whose summaries the caller
-    refreshes in a transaction of its own: a task is never locked after a trigger.
+    refreshes in a transaction of its own: a task is never locked after a trigger. `only` narrows it to one trigger, to
+    find the one that spoils a batch.
     """
-    dues = tx.triggers.claim_unplanned(limit)
-    dues += tx.triggers.claim_quarantined(planning.fingerprint, max(0, limit - len(dues)))
+    if only is None:
+        dues = _unplanned(tx, planning, limit)
+    else:
+        dues = list(tx.triggers.lock_due([only]).values())
     return len(dues), _plan(tx, dues, planning)
+
+
+def unplanned_triggers(tx: Transaction, planning: Planning, limit: int) -> list[int]:
+    """The ids of the triggers that `sync_triggers` would plan."""
+    return [due.trigger_id for due in _unplanned(tx, planning, limit)]
 
 
 def refresh_summaries(tx: Transaction, task_ids: Sequence[int]) -> None:
@@ -85,6 +93,11 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
         decide(batch, due._replace(decided_to=high), row, job, plan, now)
     write_changes(tx, batch)
     return len(dues)
+
+
+def _unplanned(tx: Transaction, planning: Planning, limit: int) -> list[DueRow]:
+    dues = tx.triggers.claim_unplanned(limit)
+    return dues + tx.triggers.claim_quarantined(planning.fingerprint, max(0, limit - len(dues)))
 
 
 def _plan(tx: Transaction, dues: list[DueRow], planning: Planning) -> list[int]:
