@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -21,8 +20,6 @@ from scheduler.services.watch import release_lost_waits, release_waits
 log = structlog.get_logger("scheduler.waiting")
 
 _BATCH: Final = 500
-# Where nobody can be woken, whoever waits looks for what people want this often.
-_LOOK_SECONDS: Final = 1.0
 
 
 class Deferring:
@@ -60,7 +57,6 @@ class Deferring:
             "storing": self.waiting.storing.run_forever(),
             "watching time": self.waiting.watch_time(),
             "resuming": self.resuming.run_forever(),
-            "obeying": self._obey_forever(),
         }
 
     async def began(self, incarnation: str) -> None:
@@ -94,8 +90,3 @@ class Deferring:
         if self.waiting.incarnation:
             await self.waiting.storing.flush()
             await self._transactions.run(release_waits, self.waiting.incarnation)
-
-    async def _obey_forever(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            await self.waiting.obey_intents()

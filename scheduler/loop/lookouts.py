@@ -16,7 +16,8 @@ from scheduler.domain.instants import SECOND
 from scheduler.domain.wait import Stage, WaitKind
 from scheduler.loop.agenda import Agenda
 from scheduler.loop.held_wait import HeldWait, Place
-from scheduler.loop.looking import Again, Looker, Verdict
+from scheduler.loop.looking import Looker
+from scheduler.loop.verdicts import Again, Verdict
 
 log = structlog.get_logger("scheduler.waiting")
 

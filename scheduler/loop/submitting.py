@@ -18,9 +18,9 @@ from executors.protocol import RunContext, as_failure
 from scheduler.domain.instants import SECOND, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_after_error, pause_between
+from scheduler.loop.asking import words
 from scheduler.loop.batching import Batching
 from scheduler.loop.held_wait import HeldWait, compact, job_text
-from scheduler.loop.looking import words
 from scheduler.loop.performing import Performer
 from scheduler.loop.transactions import Transactions
 from scheduler.loop.waiting import Waiting

@@ -20,11 +20,12 @@ from scheduler.errors import StoreUnavailable
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.held_wait import HeldWait, Place
-from scheduler.loop.looking import Again, Decided, Found, Given, Looker, NotMade, Over, Verdict
+from scheduler.loop.looking import Looker
 from scheduler.loop.lookouts import Lookouts
 from scheduler.loop.performing import Performer
 from scheduler.loop.storing import Storing
 from scheduler.loop.transactions import Transactions
+from scheduler.loop.verdicts import Again, Decided, Found, Given, NotMade, Over, Verdict
 from scheduler.services.defer import Deferral, ends_at
 from scheduler.services.finish import Ended
 from scheduler.services.resume import PutBack, submitting_state

@@ -77,7 +77,7 @@ def finish_runs(tx: Transaction, ended: Sequence[Ended], worker: str, planning: 
     return Finished(
         counted=frozenset(name for name, _ in counted),
         refused=tuple(row.name for row in rows if (row.name, row.fence) not in counted),
-        retried=tuple(row.name for row in rows if row.phase == Phase.QUEUED and (row.name, row.fence) in counted),
+        retried=tuple(row.name for row in rows if counted.get((row.name, row.fence)) == Phase.QUEUED),
         fences=frozenset(counted),
         paused=pause_failing(tx, pausing, planning or Planning()),
     )
@@ -90,6 +90,11 @@ def _key(item: Ended) -> tuple[str, int]:
 def _told(item: Ended) -> tuple[str, str | None, str | None]:
     links = None if item.links is None else as_text(list(item.links))
     return item.execution.run.name, storable(as_text(item.event)), storable(links)
+
+
+def _ended_badly(item: Ended) -> bool:
+    # Code that was cut short may have acted; a job that was is over.
+    return item.phase is Phase.FAILED or (item.phase is not Phase.SUCCEEDED and item.event is not None)
 
 
 def _failed(item: Ended, row: FinishedAttempt) -> bool:
@@ -116,8 +121,7 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         owner=run.owner,
         phase=(Phase.QUEUED if again is not None else item.phase).value,
         not_before=again,
-        # Of a job it is known when it is over, however the run ends.
-        known_end=item.known and (item.phase is Phase.FAILED or item.event is not None),
+        known_end=item.known and _ended_badly(item),
         error=storable(item.error),
         outputs=None
         if item.outputs is None

@@ -15,12 +15,12 @@ from scheduler.store.transaction import Transaction
 def waiting_for(tx: Transaction, rows: Sequence[Row]) -> dict[str, str]:
     """What each queued or deferred one of these runs waits for, by name; in a few statements however many they are."""
     deferred = waits_of(tx, [row["name"] for row in rows if row["phase"] == Phase.DEFERRED])
-    found = {name: waiting_words(tx, wait) for name, wait in deferred.items()}
+    declared = tx.workers.declared_executors()
+    found = {name: waiting_words(wait, declared) for name, wait in deferred.items()}
     queued = [row for row in rows if row["phase"] == Phase.QUEUED]
     if not queued:
         return found
     now = tx.now()
-    declared = tx.workers.declared_executors()
     behind = runs_behind(tx, [row["name"] for row in queued if row["serial"]])
     full = full_tasks(tx, [row["task_id"] for row in queued if row["gated"]])
     for row in queued:

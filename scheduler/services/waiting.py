@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from scheduler.domain.instants import SECOND, to_rfc3339
 from scheduler.domain.wait import Ending, Stage, WaitKind
 from scheduler.store.rows import Row
-from scheduler.store.transaction import Transaction
 
 
-def waiting_words(tx: Transaction, wait: Row) -> str:
-    """One line: the instant, the poll or the job, what was seen last, and what stands in the way."""
+def waiting_words(wait: Row, declared: Collection[str]) -> str:
+    """One line: the instant, the poll or the job, what was seen last, and what stands in the way.
+
+    `declared` are the executors that some living worker declares.
+    """
     parts = [_what(wait), *_troubles(wait)]
     free = wait["owner"] is None and wait["kind"] != WaitKind.UNTIL
-    if free and wait["executor"] not in tx.workers.declared_executors():
+    if free and wait["executor"] not in declared:
         parts.append(f"no worker for executor {wait['executor']}")
     return "; ".join(parts)
 

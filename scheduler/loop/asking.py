@@ -1,0 +1,139 @@
+"""Asking an executor about a wait: how long an answer is waited for, and what errors mean while none comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+from executors.errors import ExecutorError, PermanentError, RetryableError
+from executors.external_job import ExternalJob, Job, JobStatus
+from executors.protocol import Executor
+from scheduler.domain.instants import SECOND, Micros, to_micros
+from scheduler.domain.wait import Stage, budget_left, pause_after_error
+from scheduler.loop.held_wait import HeldWait
+from scheduler.loop.performing import Performer
+from scheduler.loop.verdicts import Again, Interrupted
+from scheduler.services.defer import as_text
+
+T = TypeVar("T")
+
+# A request whose answer was lost may still be under way at the service: only then is it believed that no job was made.
+_SETTLED_AFTER: Final = 10 * SECOND
+
+
+class Asking:
+    """Asks this worker's executors. `now` is the database's clock, `spread` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        performer: Performer,
+        now: Callable[[], Micros],
+        *,
+        spread: Callable[[], float] = random.random,
+        settled_after: Micros = _SETTLED_AFTER,
+    ) -> None:
+        self._performer = performer
+        self._now = now
+        self._spread = spread
+        self.settled_after = settled_after
+
+    def executor(self, held: HeldWait) -> Executor:
+        """Who performs the wait's run."""
+        return self._performer.executors[held.execution.run.executor]
+
+    def job_executor(self, held: HeldWait) -> ExternalJob:
+        """The same, of a wait for a job."""
+        executor = self.executor(held)
+        if not isinstance(executor, ExternalJob):
+            raise PermanentError(f"{type(executor).__name__} watches no external jobs, and the run waits for one")
+        return executor
+
+    def _any_job_executor(self, held: HeldWait) -> ExternalJob | None:
+        executor = self.executor(held)
+        return executor if isinstance(executor, ExternalJob) else None
+
+    async def _call(self, held: HeldWait, work: Awaitable[T], seconds: float) -> T:
+        """What the executor answers in time. Raises `Interrupted` when somebody wants the wait, or its time is over."""
+        ends = None if held.ends_at is None or held.stage is Stage.CANCELLING else held.ends_at - self._now()
+        limit = seconds if ends is None else min(seconds, max(0.0, ends / SECOND))
+        held.timer = timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                if held.attention:
+                    timer.reschedule(0)
+                return await work
+        except TimeoutError as error:
+            if held.attention or (timer.expired() and limit < seconds):
+                raise Interrupted from None
+            if timer.expired():
+                raise RetryableError(f"no answer within {seconds:g} s") from None
+            raise error
+        finally:
+            held.timer = None
+
+    def _counted(self, held: HeldWait, error: Exception) -> bool:
+        """Notes an error; True once nothing but errors has come for longer than the budget."""
+        now = self._now()
+        held.error_since = now if held.error_since is None else held.error_since
+        held.last_error = words(error)
+        held.errors += 1
+        return budget_left(held.error_since, held.budget, now) == 0
+
+    def _after_error(self, held: HeldWait, error: Exception) -> Again:
+        now = self._now()
+        retry_after = error.retry_after if isinstance(error, RetryableError) else None
+        asked = None if retry_after is None else to_micros(retry_after)
+        left = budget_left(held.error_since, held.budget, now)
+        pause = min(pause_after_error(held.interval, held.errors, self._spread(), asked), left)
+        held.look_at = now + pause
+        return Again(pause, changed=held.errors == 1 or asked is not None)
+
+    def _healed(self, held: HeldWait) -> bool:
+        """An answer came: whether there were errors before it that are stored."""
+        stored = held.error_since is not None
+        held.errors, held.error_since, held.last_error = 0, None, None
+        return stored
+
+
+def words(error: BaseException) -> str:
+    """An error as people read it: ours by their own words, others with their names."""
+    if isinstance(error, ExecutorError):
+        return str(error)
+    said = str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def known_job(held: HeldWait) -> Job:
+    """The job of a wait that has one."""
+    job = held.job
+    if job is None:
+        raise PermanentError("the job that the run waits for is not known")
+    return job
+
+
+def state_of(held: HeldWait) -> object:
+    """What the executor left with the wait."""
+    return None if held.state is None else json.loads(held.state)
+
+
+def links_of(held: HeldWait) -> list[Mapping[str, str]]:
+    """The links seen last."""
+    return [] if held.seen is None else list(json.loads(held.seen).get("links", []))
+
+
+def links_told(status: JobStatus) -> list[Mapping[str, str]]:
+    """The links that a service tells of."""
+    return [{"name": link.name, "uri": link.uri} for link in status.links]
+
+
+def seen_text(status: JobStatus) -> str:
+    """What was seen of a running job, as it is stored."""
+    document: dict[str, object] = {"phase": status.phase.value}
+    if status.message:
+        document["message"] = status.message
+    if status.links:
+        document["links"] = links_told(status)
+    return as_text(document) or ""

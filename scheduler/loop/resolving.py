@@ -1,0 +1,78 @@
+"""Jobs that nobody knows of for certain: a submission was interrupted, and what became of it is to be found out."""
+
+from __future__ import annotations
+
+from executors.external_job import ExternalJob
+from scheduler.domain.instants import Micros, to_datetime
+from scheduler.domain.run import Phase
+from scheduler.domain.wait import Stage, budget_left, pause_after_error
+from scheduler.loop.asking import words
+from scheduler.loop.ending_jobs import JobEndings
+from scheduler.loop.held_wait import HeldWait
+from scheduler.loop.verdicts import Again, Found, Interrupted, NotMade, Over, Verdict
+from scheduler.services.finish import Ended
+from scheduler.services.resume import Tries
+
+
+class Resolving(JobEndings):
+    """Finds out whether a job was made."""
+
+    async def resolve(self, held: HeldWait) -> Verdict:
+        try:
+            executor = self.job_executor(held)
+            run = self._performer.context(held.execution)
+            if not executor.finds(run):
+                return self._unknown(held, executor)
+            found = await self._call(
+                held, executor.find(run, to_datetime(held.created_at)), executor.call_timeout.total_seconds()
+            )
+        except Interrupted:
+            raise
+        except Exception as error:
+            return self.unanswered(held, None, error)
+        if found is not None:
+            held.job, held.stage = found, Stage.WAITING
+            self._healed(held)
+            return Found()
+        now = self._now()
+        if now < held.sure_at:
+            return Again(min(held.sure_at - now, pause_after_error(held.interval, 2, self._spread())))
+        return self.not_made(held, held.last_error or "submitting the job was interrupted")
+
+    def _unknown(self, held: HeldWait, executor: ExternalJob) -> Verdict:
+        why = held.last_error or "its worker was lost while it submitted the job"
+        if held.execution.spec.on_unknown == "resubmit":
+            return self.not_made(held, why)
+        message = f"{why}: whether a job was made is unknown, and one may be running"
+        return Over(
+            Ended(
+                held.execution,
+                Phase.FAILED,
+                error=message,
+                retryable=False,
+                known=False,
+                waited=True,
+                event=executor.event(None, "error", message),
+            )
+        )
+
+    def not_made(self, held: HeldWait, error: str, asked: Micros | None = None) -> Verdict:
+        """The job was not made, and nobody doubts it: it is submitted again while the error budget lasts."""
+        now = self._now()
+        held.error_since = now if held.error_since is None else held.error_since
+        held.errors += 1
+        left = budget_left(held.error_since, held.budget, now)
+        if left == 0:
+            return Over(self.failed_to_submit(held, error))
+        pause = min(pause_after_error(held.interval, held.errors, self._spread(), asked), left)
+        return NotMade(Tries(held.errors, held.error_since, error), pause)
+
+    def failed_to_submit(self, held: HeldWait, error: str, *, retryable: bool = True) -> Ended:
+        """The end of an attempt for which no job was made."""
+        event = self.job_executor(held).event(None, "error", error)
+        return Ended(held.execution, Phase.FAILED, error=error, retryable=retryable, waited=True, event=event)
+
+    def unanswered(self, held: HeldWait, executor: ExternalJob | None, error: Exception) -> Verdict:
+        if not self._counted(held, error):
+            return self._after_error(held, error)
+        return self.decide(held, executor, Phase.FAILED, words(error), "error")
