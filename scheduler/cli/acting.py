@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import typer
 
-from scheduler.cli.guard import CONFLICT, NOT_FOUND, Refused, lines
+from scheduler.cli.guard import CONFLICT, FAILED, NOT_FOUND, Refused, lines
 from scheduler.cli.output import counted, emit, note
 from scheduler.errors import Conflict, NotFound, SpecError
 
@@ -97,7 +97,12 @@ def confirm(count: int, noun: str, verb: str, *, yes: bool) -> None:
     elif not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(f"this would {verb} {counted(count, noun)}: repeat it with --yes")
     elif not yes:
-        typer.confirm(f"{verb} {counted(count, noun)}?", abort=True, err=True)
+        # On stderr, question and all: stdout is for results.
+        sys.stderr.write(f"{verb} {counted(count, noun)}? [y/N]: ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            note("nothing was done")
+            raise typer.Exit(FAILED)
 
 
 def expected(keys: Sequence[TriggerKey], revision: int | None) -> dict[TriggerKey, int] | None:

@@ -15,7 +15,7 @@ from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import SpecError
 from scheduler.services.deploy import Source, columns_of, deploy_task, difference_from
 from scheduler.services.deployed import definition_of, deployed_spec
-from scheduler.services.jobs import anchored_at, job_of
+from scheduler.services.jobs import anchored_at, job_of, wakes_at
 from scheduler.services.plan import Planning
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
@@ -147,6 +147,9 @@ def _created(definition: TaskDefinition, spec: TriggerSpec, now: Micros) -> Trig
         "project": definition.project,
         "domain": definition.domain,
         "task": definition.name,
+        "active": spec.active,
+        "deleted_at": None,
+        "snoozed_until": None,
         "activated_at": None,
         "anchor_at": None,
         "anchor_interval": None,
@@ -156,28 +159,29 @@ def _created(definition: TaskDefinition, spec: TriggerSpec, now: Micros) -> Trig
 
 
 def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> TriggerPlan:
-    new = cast(Row, {**row, **columns_of(spec)})
-    stays_active = spec.active if sets_active else bool(row["active"])
+    values: dict[str, Any] = {**row, **columns_of(spec)}
+    if sets_active:
+        # Whoever is told to be active is so now: a pause, a snooze or a skip was another's wish.
+        values |= {"active": spec.active, "snoozed_until": None, "skip_next_at": None}
+        values["activated_at"] = None if row["snoozed_until"] is not None else row["activated_at"]
+    new = cast(Row, values)
     old_job = _old_job(row)
-    new_job = _new_job(new, now) if stays_active else None
-    after = _wakes(row, now)
-    if new_job is None or old_job is None or new_job.fingerprint != old_job.fingerprint:
-        fires_after = _fires(new_job, after, _left(new))
-    else:
-        fires_after = _fires(new_job, _position(row, after), _left(new))
+    new_job = _new_job(new, now) if new["active"] else None
+    same = new_job is not None and old_job is not None and new_job.fingerprint == old_job.fingerprint
+    before, after = _position(row, _wakes(row, now)), _wakes(new, now)
     return TriggerPlan(
         spec.name,
         "changed",
         _automation(spec),
         _trigger_changes(deployed_spec(row) or TriggerSpec(spec.name), spec),
-        _fires(old_job, _position(row, after), _left(row)),
-        fires_after,
+        _fires(old_job, before, _left(row), row["skip_next_at"]),
+        _fires(new_job, before if same else after, _left(new), new["skip_next_at"]),
     )
 
 
 def _pruned(row: Row, now: Micros) -> TriggerPlan:
     before = deployed_spec(row)
-    fires = _fires(_old_job(row), _position(row, _wakes(row, now)), _left(row))
+    fires = _fires(_old_job(row), _position(row, _wakes(row, now)), _left(row), row["skip_next_at"])
     return TriggerPlan(row["name"], "pruned", None if before is None else _automation(before), fires_before=fires)
 
 
@@ -208,8 +212,9 @@ def _old_job(row: Row) -> Job | None:
 
 
 def _new_job(row: Row, now: Micros) -> Job:
-    activated = row["activated_at"] if row["activated_at"] is not None else now
-    return job_of(row, activated_at=activated, anchor_at=anchored_at(row, now)[0])
+    wakes = wakes_at(row, now)
+    activated = wakes if wakes is not None else row["activated_at"]
+    return job_of(row, activated_at=now if activated is None else activated, anchor_at=anchored_at(row, now)[0])
 
 
 def _wakes(row: Row, now: Micros) -> Micros:
@@ -228,10 +233,11 @@ def _left(row: Row) -> int | None:
     return None if row["max_fires"] is None else max(0, row["max_fires"] - (row["fires"] or 0))
 
 
-def _fires(job: Job | None, after: Micros, left: int | None) -> tuple[Micros, ...]:
+def _fires(job: Job | None, after: Micros, left: int | None, skipped: Micros | None = None) -> tuple[Micros, ...]:
     found: list[Micros] = []
     slot = None if job is None else job.next_free(after)
     while job is not None and slot is not None and len(found) < (FIRES if left is None else min(FIRES, left)):
-        found.append(slot)
+        if slot != skipped:
+            found.append(slot)
         slot = job.next_free(slot)
     return tuple(found)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from scheduler.cli.main import cli
 from scheduler.client import Client
+from scheduler.clock import Clock
 from scheduler.domain.instants import SECOND
 from scheduler.domain.run import Phase
 from scheduler.services.finish import Ended, finish_runs
@@ -80,9 +81,9 @@ class CliWorld:
             yield client
 
     @contextmanager
-    def store(self) -> Iterator[Store]:
-        """The database in this world's time."""
-        store = Store.open(self.url, clock=self.clock)
+    def store(self, clock: Clock | None = None) -> Iterator[Store]:
+        """The database in this world's time, or another: what the command line does, it does at the machine's."""
+        store = Store.open(self.url, clock=clock or self.clock)
         yield store
         store.close()
 
@@ -112,7 +113,7 @@ class CliWorld:
             self.register("box")
             for phase, error in ends:
                 with store.begin() as tx:
-                    executions = _taken(tx)
+                    executions = taken(tx, "box-1", on_time=0, late=1)
                 self.clock.advance(2)
                 with store.begin() as tx:
                     ended = [Ended(item, phase, error, outputs={"sent": 3}) for item in executions]
@@ -127,11 +128,12 @@ def make_history(world: CliWorld) -> None:
     world.execute((Phase.FAILED, "the printer burns\nTraceback: …"), (Phase.SUCCEEDED, None))
 
 
-def _taken(tx: Transaction) -> list[Execution]:
-    on_time, late, *_ = take_runs(tx, "box-1", {"logging": 1}, on_time=0, late=1)
-    taken = [*on_time, *late]
-    specs, keys, names = describe_runs(tx, taken, ())
+def taken(tx: Transaction, incarnation: str, *, on_time: int, late: int) -> list[Execution]:
+    """What a worker takes, at most so many runs of each sort."""
+    first, second, *_ = take_runs(tx, incarnation, {"logging": 1_000}, on_time=on_time, late=late)
+    runs = [*first, *second]
+    specs, keys, names = describe_runs(tx, runs, ())
     return [
         Execution(run, specs[run.spec_digest], *keys[run.task_id], names[run.trigger_id] if run.trigger_id else None)
-        for run in taken
+        for run in runs
     ]

@@ -12,15 +12,16 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scheduler.client import DeployPlan
+from scheduler.client import DeployPlan, TriggerKey
 from scheduler.domain.automation import Cron, FixedRate
 from scheduler.domain.calendars import Calendar
+from scheduler.domain.instants import SECOND
 from scheduler.domain.task import TaskDefinition, TaskSpec
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
 from tests.definitions import PROJECTS, definitions
-from tests.integration.worlds import World, definition, key, only, spoken, trigger
+from tests.integration.worlds import World, definition, instant, key, only, spoken, trigger
 
 HOURLY = Cron("0 * * * *")
 FIVE_MINUTES = ["12:01", "12:02", "12:03", "12:04", "12:05"]
@@ -169,6 +170,16 @@ def test_what_an_operator_deleted_comes_back_by_the_same_deploy(world: World) ->
     assert len(world.client.list_tasks()) == 1
 
 
+def test_a_snooze_ends_when_it_should_and_a_skipped_slot_is_not_told(world: World) -> None:
+    world.deploy(trigger())
+    world.client.snooze(key(), instant("12:30"))
+    after = [f"{hour}:00" for hour in range(13, 18)]
+    assert fires(plan(world, trigger(automation=HOURLY))) == (["12:31", "12:32", "12:33", "12:34", "12:35"], after)
+    world.client.activate(key())
+    world.client.skip_next(key())
+    assert fires(plan(world, trigger(max_fires=100)))[1] == ["12:02", "12:03", "12:04", "12:05", "12:06"]
+
+
 def test_triggers_of_other_sources_are_not_told_of(world: World) -> None:
     world.deploy(trigger("by-library"), source="library")
     assert actions(plan(world, trigger("mine"), version="v2")) == {"": "changed", "mine": "created"}
@@ -223,8 +234,22 @@ def test_after_any_deploy_every_trigger_fires_next_when_its_plan_said(sqlite_url
             for item in (drawn, second):
                 assert_told_truly(world, item)
                 world.clock.advance(data.draw(st.integers(0, 10_000)))
+                operate(world, data)
         finally:
             world.store.close()
+
+
+def operate(world: World, data: st.DataObject) -> None:
+    """What an operator may do between two deploys."""
+    for row in world.client.list_triggers():
+        item = TriggerKey(row["project"], row["domain"], row["task"], row["name"])
+        match data.draw(st.sampled_from(["nothing", "deactivate", "activate", "snooze"])):
+            case "deactivate":
+                world.client.deactivate(item)
+            case "activate":
+                world.client.activate(item)
+            case "snooze" if row["active"]:
+                world.client.snooze(item, world.clock.now() + data.draw(st.integers(1, 10_000)) * SECOND)
 
 
 def assert_told_truly(world: World, wanted: TaskDefinition) -> None:
