@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,7 @@ from executors.output import clip
 from executors.templating import rfc3339
 
 if TYPE_CHECKING:
-    from executors.protocol import RunContext
+    from executors.protocol import Outcome, Resumed, RunContext
 
 _OWN: Final = frozenset(
     __file__.replace("calls.py", name) for name in ("calls.py", "python_child.py", "python_call.py")
@@ -45,6 +45,8 @@ class CallContext:
     covers: tuple[datetime, datetime] | None = None
     deadline: datetime | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    resumed: Resumed | None = None
+    """Set when the function had returned `Deferred` and is called again: the state it left."""
 
     @classmethod
     def of(cls, run: RunContext) -> CallContext:
@@ -62,6 +64,7 @@ class CallContext:
             covers=run.covers,
             deadline=run.deadline,
             secrets=dict(run.secrets),
+            resumed=run.resumed,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -70,6 +73,8 @@ class CallContext:
         for name in _INSTANTS:
             document[name] = None if document[name] is None else rfc3339(document[name])
         document["covers"] = None if self.covers is None else [rfc3339(moment) for moment in self.covers]
+        if self.resumed is not None:
+            document["resumed"] = {"state": self.resumed.state, "event": self.resumed.event}
         return document
 
     @classmethod
@@ -80,6 +85,10 @@ class CallContext:
         if document["covers"] is not None:
             first, last = document["covers"]
             document["covers"] = (datetime.fromisoformat(first), datetime.fromisoformat(last))
+        if document["resumed"] is not None:
+            from executors.protocol import Resumed
+
+            document["resumed"] = Resumed(**document["resumed"])
         return cls(**document)
 
 
@@ -138,6 +147,38 @@ def to_outputs(path: str, result: Any) -> dict[str, Any]:
         raise PermanentError(f"{path} returned what cannot be stored as JSON: {fault}")
     # Tuples as lists, subclasses as what they stand for: the same wherever the function ran.
     return json.loads(json.dumps(outputs))  # type: ignore[no-any-return]  # a mapping comes back as one
+
+
+def to_reply(path: str, result: Any) -> dict[str, Any]:
+    """What a call came to, as plain JSON: `{"outputs": …}`, or `{"deferred": …}` where it returned a `Deferred`."""
+    # Only a function that has imported it can return one.
+    protocol = sys.modules.get("executors.protocol")
+    if protocol is None or not isinstance(result, protocol.Deferred):
+        return {"outputs": to_outputs(path, result)}
+    try:
+        protocol.as_outcome(result)
+    except PermanentError as error:
+        raise PermanentError(f"{path} returned what cannot be stored: {error}") from None
+    wait = result.wait
+    if hasattr(wait, "at"):
+        document: dict[str, Any] = {"at": rfc3339(wait.at)}
+    else:
+        document = {"interval": wait.interval.total_seconds(), "error_budget": wait.error_budget.total_seconds()}
+    return {"deferred": {**document, "state": json.loads(json.dumps(result.state))}}
+
+
+def from_reply(reply: Mapping[str, Any]) -> Outcome:
+    """The outcome that `to_reply` wrote down."""
+    from executors.protocol import Deferred, Succeeded
+    from executors.waits import Poll, Until
+
+    if "outputs" in reply:
+        return Succeeded(reply["outputs"])
+    found = reply["deferred"]
+    if "at" in found:
+        return Deferred(Until(datetime.fromisoformat(found["at"])), found["state"])
+    interval, budget = timedelta(seconds=found["interval"]), timedelta(seconds=found["error_budget"])
+    return Deferred(Poll(interval, budget), found["state"])
 
 
 def after_exit(error: SystemExit) -> None:

@@ -44,10 +44,17 @@ class PythonExecutor(Executor):
     carry becomes `{"result": …}`. `RetryableError` and `PermanentError` mean what they say, any other exception is
     retryable and leaves its traceback. What is printed is kept with the attempt.
 
+    A function that returns `Deferred(Until(…), state)` is called again at that instant, one that returns
+    `Deferred(Poll(…), state)` again and again until it returns something else; `run.resumed.state` is the state it left.
+    Nothing of it runs in between.
+
     Cancelled, a process gets SIGTERM (raised in it as SystemExit), after `kill_after` SIGKILL; an async function gets
     `CancelledError`; a thread cannot be stopped, only abandoned: `run.still_running` is then set to a future that is
     done when the function has returned, and `abandoned` counts such threads.
     """
+
+    concurrency = 8
+    """How many deferred functions a worker calls again at a time: each may take a process."""
 
     @dataclass(frozen=True)
     class Options:
@@ -110,6 +117,10 @@ class PythonExecutor(Executor):
             return await self._on_loop(run)
         return outcome
 
+    async def poll(self, run: RunContext) -> Outcome:
+        """Call the function again: it says whether it waits on."""
+        return await self.execute(run)
+
     async def _in_process(self, run: RunContext, *, run_async: bool) -> Outcome | None:
         """The outcome of a call in a fresh process; None if the function is async and belongs on the loop."""
         config: PythonExecutor.Config = run.config
@@ -138,8 +149,8 @@ class PythonExecutor(Executor):
             return Failed(f"{describe_exit(code)} before {config.callable} returned")
         if "async" in reply:
             return None
-        if "outputs" in reply:
-            return Succeeded(reply["outputs"])
+        if "error" not in reply:
+            return calls.from_reply(reply)
         error = calls.restored(reply["error"])
         if isinstance(error, ExecutorError):
             raise error
@@ -154,7 +165,7 @@ class PythonExecutor(Executor):
                 return await self._in_process(run, run_async=True) or Failed(f"{config.callable} did not answer")
             keywords = self._keywords(run, function)
             try:
-                return Succeeded(calls.to_outputs(config.callable, await function(**keywords)))
+                return calls.from_reply(calls.to_reply(config.callable, await function(**keywords)))
             except SystemExit as error:
                 # Left alone it would end the worker's event loop.
                 calls.after_exit(error)
@@ -193,7 +204,7 @@ class PythonExecutor(Executor):
             if isinstance(failure, ExecutorError):
                 raise failure
             return Failed(str(calls.describe(failure)["message"]))
-        return Succeeded(results[0])
+        return calls.from_reply(results[0])
 
     def _call_here(self, run: RunContext) -> dict[str, Any]:
         path = run.config.callable
@@ -202,10 +213,10 @@ class PythonExecutor(Executor):
             if calls.is_async(function):
                 raise PermanentError(f"{path} is async and runs on the worker's event loop: leave out `in: thread`")
             try:
-                return calls.to_outputs(path, function(**self._keywords(run, function)))
+                return calls.to_reply(path, function(**self._keywords(run, function)))
             except SystemExit as error:
                 calls.after_exit(error)
-                return {}
+                return {"outputs": {}}
 
     def _keywords(self, run: RunContext, function: Callable[..., Any]) -> dict[str, Any]:
         inputs = {**run.inputs, **run.config.args}

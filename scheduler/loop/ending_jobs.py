@@ -16,6 +16,7 @@ from scheduler.domain.wait import Ending, Stage, WaitKind, pause_after_error
 from scheduler.loop.asking import Asking, links_of, links_told
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.verdicts import Again, Decided, Found, Interrupted, Over, Verdict
+from scheduler.services.defer import printed_of
 from scheduler.services.finish import Ended
 from scheduler.services.resume import timed_out
 
@@ -54,8 +55,18 @@ class JobEndings(Asking):
         """The attempt's time is over, deferrals included."""
         said, retryable = timed_out(held.execution, now)
         if held.kind is WaitKind.POLL:
-            ended = Ended(held.execution, Phase.TIMED_OUT, error=said, retryable=retryable, known=False, waited=True)
-            return Over(ended)
+            printed = printed_of(held.seen)
+            return Over(
+                Ended(
+                    held.execution,
+                    Phase.TIMED_OUT,
+                    error=said,
+                    output=printed,
+                    retryable=retryable,
+                    known=False,
+                    waited=True,
+                )
+            )
         executor, job = self._any_job_executor(held), held.job
         if executor is not None and job is not None:
             limit = held.execution.timeout
@@ -69,7 +80,9 @@ class JobEndings(Asking):
     def cancelled(self, held: HeldWait, why: str) -> Verdict:
         """Somebody wants the run to end."""
         if held.kind is WaitKind.POLL:
-            return Over(Ended(held.execution, Phase.ABORTED, error=why, retryable=False, waited=True))
+            printed = printed_of(held.seen)
+            ended = Ended(held.execution, Phase.ABORTED, error=why, output=printed, retryable=False, waited=True)
+            return Over(ended)
         executor, job = self._any_job_executor(held), held.job
         said = executor.end_message(job, JobStatus(JobPhase.ABORTED)) if executor and job else why
         return self.decide(held, executor, Phase.ABORTED, said, "cancelled", retryable=False, error=why)

@@ -107,7 +107,8 @@ class Finishing:
                     continue
                 why = begun[deferral.key]
                 if why is not None:
-                    self.report(Ended(deferral.execution, Phase.ABORTED, error=why, retryable=False, waited=True))
+                    run, printed = deferral.execution, deferral.printed
+                    self.report(Ended(run, Phase.ABORTED, error=why, output=printed, retryable=False, waited=True))
                     continue
                 log.info("deferred", run=deferral.key[0], kind=str(deferral.kind))
                 if self.on_deferred is not None:

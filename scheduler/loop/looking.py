@@ -17,7 +17,7 @@ from scheduler.loop.asking import known_job, links_of, links_told, seen_text, st
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.resolving import Resolving
 from scheduler.loop.verdicts import Again, Given, Interrupted, Over, Verdict
-from scheduler.services.defer import as_text
+from scheduler.services.defer import as_text, printed_of, printed_text
 from scheduler.services.finish import Ended
 
 # A poll may do more than ask; this is how long it may take at least, whatever its error budget.
@@ -52,7 +52,7 @@ class Looker(Resolving):
 
     async def _poll(self, held: HeldWait) -> Verdict:
         try:
-            run = self._performer.context(held.execution, Resumed(state_of(held)))
+            run = self._performer.context(held.execution, Resumed(state_of(held)), printed_of(held.seen))
             limit = max(_POLL_SECONDS, held.budget / SECOND)
             outcome = as_outcome(await self._call(held, self.executor(held).poll(run), limit))
         except Interrupted:
@@ -65,23 +65,21 @@ class Looker(Resolving):
             return self._after_error(held, error)
         match outcome:
             case Deferred(Until(at), state):
-                held.kind, held.state = WaitKind.UNTIL, as_text(state)
+                held.kind, held.state, held.seen = WaitKind.UNTIL, as_text(state), printed_text(run.output.text())
                 instant = from_datetime(at)
                 held.look_at = instant if held.ends_at is None else min(instant, held.ends_at)
                 held.error_since = held.last_error = None
                 return Given()
             case Deferred(Poll(interval, budget), state):
-                before = (held.state, held.interval, held.budget)
-                held.state, held.interval, held.budget = as_text(state), to_micros(interval), to_micros(budget)
+                before = (held.state, held.seen, held.interval, held.budget)
+                after = (as_text(state), printed_text(run.output.text()), to_micros(interval), to_micros(budget))
+                held.state, held.seen, held.interval, held.budget = after
                 healed = self._healed(held)
-                return Again(
-                    pause_between(held.interval, self._spread()),
-                    healed or before != (held.state, held.interval, held.budget),
-                )
+                return Again(pause_between(held.interval, self._spread()), healed or before != after)
         return Over(self._poll_ended(held, outcome, run))
 
     def _poll_ended(self, held: HeldWait, outcome: Outcome, run: RunContext | None = None) -> Ended:
-        output = (run.output.text() or None) if run is not None else None
+        output = (run.output.text() or None) if run is not None else printed_of(held.seen)
         if isinstance(outcome, Succeeded):
             return Ended(held.execution, Phase.SUCCEEDED, outputs=outcome.outputs or {}, output=output, waited=True)
         assert isinstance(outcome, Failed)

@@ -25,7 +25,7 @@ from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.services.defer import deferral_of, ends_at
 from scheduler.services.finish import Ended
-from scheduler.services.resume import resumed_of, timed_out
+from scheduler.services.resume import printed_before, resumed_of, timed_out
 from scheduler.services.take import Execution
 
 Prepare = Callable[[Executor, Execution], Any]
@@ -69,7 +69,7 @@ class Performer:
         """
         context: RunContext | None = None
         try:
-            context = self.context(execution, resumed_of(execution))
+            context = self.context(execution, resumed_of(execution), printed_before(execution))
             ended = await self._outcome(execution, context)
         except asyncio.CancelledError:
             why = cancelled()
@@ -115,14 +115,17 @@ class Performer:
             limits.append(max(0, execution.run.deadline_at - self._clock.now()))
         return min(limits) / SECOND if limits else None
 
-    def context(self, execution: Execution, resumed: Resumed | None = None) -> RunContext:
-        """What an executor is told of the run; raises what is wrong with the task's config."""
+    def context(self, execution: Execution, resumed: Resumed | None = None, printed: str | None = None) -> RunContext:
+        """What an executor is told of the run; raises what is wrong with the task's config.
+
+        `resumed` is why it goes on after it waited, and `printed` what its attempt had printed before that.
+        """
         run = execution.run
         covers = None
         if run.covers_from is not None and run.covers_to is not None:
             covers = (to_datetime(run.covers_from), to_datetime(run.covers_to))
         executor = self.executors[run.executor]
-        return RunContext(
+        context = RunContext(
             run.name,
             key=execution.key,
             project=execution.project,
@@ -143,6 +146,9 @@ class Performer:
             http_session=self._http_session,
             resumed=resumed,
         )
+        if printed:
+            context.output.write(printed)
+        return context
 
     def _config(self, executor: Executor, execution: Execution) -> Any:
         # One object for all runs of a specification that fills nothing in: jobs are looked at a thousand times a second.
@@ -177,7 +183,7 @@ def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -
                 known=known,
             )
         case Deferred():
-            return Ended(execution, Phase.DEFERRED, output=output, deferral=deferral_of(execution, outcome))
+            return Ended(execution, Phase.DEFERRED, deferral=deferral_of(execution, outcome, output))
 
 
 def _fills_in(config: Any) -> bool:

@@ -26,7 +26,7 @@ from scheduler.loop.performing import Performer
 from scheduler.loop.storing import Storing
 from scheduler.loop.transactions import Transactions
 from scheduler.loop.verdicts import Again, Decided, Found, Given, NotMade, Over, Verdict
-from scheduler.services.defer import Deferral, ends_at
+from scheduler.services.defer import Deferral, ends_at, printed_text
 from scheduler.services.finish import Ended
 from scheduler.services.resume import PutBack, submitting_state
 from scheduler.services.watch import Claimed, claim_waits, compare_waits, release_waits, wanted_ends
@@ -142,6 +142,7 @@ class Waiting:
             created_at=self.now(),
             state=deferral.state,
         )
+        held.seen = printed_text(deferral.printed)
         self.hold(held, deferral.interval)
 
     def settle(self, held: HeldWait, verdict: Verdict) -> None:

@@ -22,6 +22,7 @@ class Deferral:
 
     `look_at` is the instant to wait for, None for what is looked at `interval` from now; `budget` is how long errors may
     follow each other. `state` and a job are kept as JSON texts. `watched` is a job that was there before the run.
+    `printed` is what the attempt has printed so far.
     """
 
     execution: Execution
@@ -33,6 +34,7 @@ class Deferral:
     state: str | None = None
     job_id: str | None = None
     watched: bool = False
+    printed: str | None = None
 
     @property
     def key(self) -> WaitKey:
@@ -40,13 +42,24 @@ class Deferral:
         return self.execution.run.name, self.execution.run.fence
 
 
-def deferral_of(execution: Execution, outcome: Deferred) -> Deferral:
+def deferral_of(execution: Execution, outcome: Deferred, printed: str | None = None) -> Deferral:
     """What an executor asked for by returning `Deferred`."""
     state = as_text(outcome.state)
     if isinstance(outcome.wait, Poll):
         interval, budget = to_micros(outcome.wait.interval), to_micros(outcome.wait.error_budget)
-        return Deferral(execution, WaitKind.POLL, interval=interval, budget=budget, state=state)
-    return Deferral(execution, WaitKind.UNTIL, look_at=from_datetime(outcome.wait.at), state=state)
+        return Deferral(execution, WaitKind.POLL, interval=interval, budget=budget, state=state, printed=printed)
+    at = from_datetime(outcome.wait.at)
+    return Deferral(execution, WaitKind.UNTIL, look_at=at, state=state, printed=printed)
+
+
+def printed_text(printed: str | None) -> str | None:
+    """What the attempt of a waiting run has printed so far, as its wait stores it."""
+    return as_text({"printed": printed}) if printed else None
+
+
+def printed_of(seen: str | None) -> str | None:
+    """What `printed_text` stored."""
+    return None if seen is None else json.loads(seen).get("printed")
 
 
 def ends_at(execution: Execution) -> Micros | None:
@@ -90,4 +103,5 @@ def _new(item: Deferral, by: str, now: Micros) -> NewWait:
         state=item.state,
         job_id=item.job_id,
         watched=item.watched,
+        seen=printed_text(item.printed),
     )

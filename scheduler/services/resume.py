@@ -10,7 +10,7 @@ from typing import Any
 from executors.protocol import Resumed
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
-from scheduler.services.defer import as_text, ends_at
+from scheduler.services.defer import as_text, ends_at, printed_of
 from scheduler.services.finish import Ended, Finished, finish_runs
 from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
@@ -55,9 +55,9 @@ class Due:
     more: bool
 
 
-def resumed_state(state: Any, event: Mapping[str, Any] | None = None) -> str:
-    """What a run is stored with that goes on: the state its executor left, and the event that ended the wait."""
-    return as_text({_RESUMED: {"state": state, "event": event}}) or ""
+def resumed_state(state: Any, event: Mapping[str, Any] | None = None, printed: str | None = None) -> str:
+    """What a run is stored with that goes on: the state its executor left, the event that ended the wait, its output."""
+    return as_text({_RESUMED: {"state": state, "event": event, "printed": printed}}) or ""
 
 
 def submitting_state(tries: Tries) -> str:
@@ -69,6 +69,12 @@ def resumed_of(execution: Execution) -> Resumed | None:
     """What an execution goes on with; None for one that begins."""
     found = _stored(execution, _RESUMED)
     return None if found is None else Resumed(found["state"], found["event"])
+
+
+def printed_before(execution: Execution) -> str | None:
+    """What the attempt had printed before it waited."""
+    found = _stored(execution, _RESUMED)
+    return None if found is None else found["printed"]
 
 
 def tries_of(execution: Execution) -> Tries:
@@ -141,19 +147,31 @@ def timed_out(execution: Execution, now: Micros) -> tuple[str, bool]:
 
 
 def _going_on(item: Claimed) -> str:
-    return resumed_state(None if item.wait.state is None else json.loads(item.wait.state))
+    state = None if item.wait.state is None else json.loads(item.wait.state)
+    return resumed_state(state, printed=printed_of(item.wait.seen))
 
 
 def _cancelled(item: Claimed, by: str) -> Ended:
     return Ended(
-        _held_by(item.execution, by), Phase.ABORTED, error=item.intent or "cancelled", retryable=False, waited=True
+        _held_by(item.execution, by),
+        Phase.ABORTED,
+        error=item.intent or "cancelled",
+        output=printed_of(item.wait.seen),
+        retryable=False,
+        waited=True,
     )
 
 
 def _timed_out(item: Claimed, by: str, now: Micros) -> Ended:
     error, retryable = timed_out(item.execution, now)
     return Ended(
-        _held_by(item.execution, by), Phase.TIMED_OUT, error=error, retryable=retryable, known=False, waited=True
+        _held_by(item.execution, by),
+        Phase.TIMED_OUT,
+        error=error,
+        output=printed_of(item.wait.seen),
+        retryable=retryable,
+        known=False,
+        waited=True,
     )
 
 

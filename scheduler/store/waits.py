@@ -49,6 +49,7 @@ class NewWait(NamedTuple):
     state: str | None
     job_id: str | None
     watched: bool
+    seen: str | None
 
 
 class WaitState(NamedTuple):
