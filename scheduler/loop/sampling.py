@@ -56,8 +56,7 @@ class Sampling:
     async def run_once(self) -> None:
         """One look, unless the last ones took too much of the time; one that fails leaves things as they were."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        if begun < self._not_before:
+        if loop.time() < self._not_before:
             return
         try:
             sample = await self._transactions.read(take_sample, self._executors)
@@ -71,6 +70,6 @@ class Sampling:
             return
         self._failing = False
         self.last, self._taken_at = sample, loop.time()
-        self._not_before = begun + (self._taken_at - begun) * _SHARE
+        self._not_before = self._taken_at + sample.seconds * _SHARE
         if self._on_sample is not None:
             self._on_sample(sample)

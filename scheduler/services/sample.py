@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,10 +25,13 @@ class Sample:
     """Queued runs that may start now, by executor (`OTHER`: all not asked for) and whether they are late."""
     oldest_due: Micros = 0
     """For how long the trigger that is longest due has been; 0 where none is."""
+    seconds: float = 0.0
+    """How long looking took, waiting for a connection not included."""
 
 
 def take_sample(tx: Transaction, executors: Iterable[str]) -> Sample:
     """Looks through indexes only; nothing but the schema where that is too old to be looked at."""
+    begun = time.perf_counter()
     schema = schema_seen(tx)
     if not schema.bearable:
         return Sample(schema)
@@ -37,4 +41,5 @@ def take_sample(tx: Transaction, executors: Iterable[str]) -> Sample:
         open_runs=census.open_runs(),
         startable=census.startable(executors),
         oldest_due=0 if due_at is None else max(0, tx.now() - due_at),
+        seconds=time.perf_counter() - begun,
     )
