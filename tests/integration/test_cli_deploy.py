@@ -14,7 +14,7 @@ import yaml
 
 from scheduler.clock import SystemClock
 from tests.conftest import ManualClock
-from tests.integration.cli_world import BILLING, REPORTS, CliWorld
+from tests.integration.cli_world import BILLING, REPORTS, SETTINGS, CliWorld
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_values_that_would_tear_a_line_are_escaped_and_long_ones_cut(empty: CliW
 
 
 def test_a_reader_that_leaves_early_does_not_stop_a_deploy(empty: CliWorld) -> None:
-    tasks = "\n".join(f"  - {{name: t{number}, version: v1, executor: logging}}" for number in range(300))
+    tasks = "\n".join(f"  - {{name: t{number}, version: v1, executor: logging}}" for number in range(60))
     manifest = empty.write("tasks.yaml", f"tasks:\n{tasks}\n")
     command = [sys.executable, "-m", "scheduler", "--config", str(empty.config), "deploy", str(manifest)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -150,14 +150,15 @@ def test_a_reader_that_leaves_early_does_not_stop_a_deploy(empty: CliWorld) -> N
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(60) == 0
-    assert len(empty.json("tasks", "list", "--limit", "1000")) == 300
+    assert len(empty.json("tasks", "list", "--limit", "1000")) == 60
 
 
 def test_on_a_terminal_a_bar_shows_how_far_a_deploy_of_many_tasks_is(empty: CliWorld) -> None:
     tasks = "\n".join(f"  - {{name: t{number}, version: v1, executor: logging}}" for number in range(200))
     manifest = empty.write("tasks.yaml", f"tasks:\n{tasks}\n")
     main, terminal = pty.openpty()
-    command = [sys.executable, "-m", "scheduler", "--config", str(empty.config), "deploy", "-o", "json", str(manifest)]
+    command = [sys.executable, "-m", "scheduler", "--config", str(empty.config), "deploy", "--dry-run", "-o", "json"]
+    command.append(str(manifest))
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True, env=environment) as process:
         os.close(terminal)
@@ -177,7 +178,7 @@ def test_on_a_terminal_a_bar_shows_how_far_a_deploy_of_many_tasks_is(empty: CliW
 
 def test_a_deploy_into_a_pipe_has_no_bar(empty: CliWorld) -> None:
     tasks = "\n".join(f"  - {{name: t{number}, version: v1, executor: logging}}" for number in range(250))
-    result = empty.call("deploy", str(empty.write("tasks.yaml", f"tasks:\n{tasks}\n")))
+    result = empty.call("deploy", "--dry-run", str(empty.write("tasks.yaml", f"tasks:\n{tasks}\n")))
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) == 251
 
@@ -193,10 +194,9 @@ def test_where_a_terminal_has_no_arrows_they_are_typed(empty: CliWorld) -> None:
 
 
 def test_keys_that_are_not_in_force_yet_are_named_on_stderr(empty: CliWorld) -> None:
-    manifest = empty.write("tasks.yaml", REPORTS.replace("every: 1h,", "every: 1h, overlap: skip,"))
-    result = empty.call("deploy", str(manifest))
-    assert "warning: " in result.stderr
-    assert "triggers.resting.overlap" in result.stderr
+    empty.config.write_text(SETTINGS + "web: {flyte: true}\n")
+    result = empty.call("deploy", str(empty.write("tasks.yaml", REPORTS)))
+    assert "warning: web.flyte" in result.stderr
     assert "warning" not in result.stdout
 
 
