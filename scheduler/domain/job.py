@@ -97,6 +97,12 @@ class Job:
         for second in free.between(after // SECOND, until // SECOND):
             yield second * SECOND
 
+    def every(self, after: Micros, until: Micros) -> Iterator[Micros]:
+        """The slots in (after, until], free or not, oldest first."""
+        if self.schedule is not None and until > after:
+            for second in self.schedule.between(after // SECOND, until // SECOND):
+                yield second * SECOND
+
     def newest(self, after: Micros, until: Micros, limit: int) -> list[Micros]:
         """At most `limit` of the newest slots in (after, until] that may fire, oldest first."""
         free = self._free

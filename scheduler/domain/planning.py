@@ -13,6 +13,7 @@ from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange, merge_ranges
 from scheduler.domain.overlap import Fire, admit
+from scheduler.domain.trigger import Overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def plan_fires(
     decision = _decide(job, position, newest, now, misfire_grace)
     if decided is not None:
         decision = _without(job, decision, decided)
-    kept = _admitted(decision, job, open_runs, skip_next)
+    kept = _admitted(decision, job.overlap, open_runs, skip_next)
     if job.max_fires is not None and fires + len(kept) >= job.max_fires:
         # The last fire ends the schedule: what would have come after it is not owed.
         kept = kept[: max(0, job.max_fires - fires)]
@@ -117,15 +118,16 @@ def settle(
     misfire_grace: Micros,
     reason: Reason,
     *,
+    overlap: Overlap = "allow_all",
     open_runs: int = 0,
     skip_next: Micros | None = None,
     decided: Callable[[Micros], bool] | None = None,
 ) -> Plan:
     """Ends an old plan at `now`, because its schedule changed or the trigger stopped being active.
 
-    A changed schedule (`Reason.SCHEDULE_CHANGED`) still fires the due slots within the grace; every other due slot is
-    skipped with the reason. `job` is the old schedule where it is still known; without it only the planned slot is.
-    Slots that are `decided` keep the entry they have. Nothing follows: the caller plans anew.
+    A changed schedule (`Reason.SCHEDULE_CHANGED`) still fires the due slots within the grace, as far as `overlap` lets
+    them; every other due slot is skipped with the reason. `job` is the old schedule where it is still known; without it
+    only the planned slot is. Slots that are `decided` keep the entry they have. Nothing follows: the caller plans anew.
     """
     if planned is None or planned_due is None or planned_due > now or planned <= position:
         return Plan((), (), position, None, None)
@@ -150,7 +152,7 @@ def settle(
         decision = _without(job, decision, decided)
     elif decided is not None and decided(planned):
         decision = _Decision()
-    kept = _admitted(decision, job, open_runs, skip_next)
+    kept = _admitted(decision, overlap, open_runs, skip_next)
     return Plan(tuple(kept), tuple(_ordered(decision, kept)), newest, None, None)
 
 
@@ -198,9 +200,7 @@ def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -
         decided=[fire.slot for fire in decision.kept if decided(fire.slot)],
     )
     for item in decision.skipped:
-        if item.reason is Reason.CALENDAR and not decided(item.from_slot):
-            clean.skipped.append(item)
-        for slot in job.between(item.from_slot - SECOND, item.to_slot):
+        for slot in job.every(item.from_slot - SECOND, item.to_slot):
             if decided(slot):
                 clean.decided.append(slot)
             else:
@@ -208,9 +208,8 @@ def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -
     return clean
 
 
-def _admitted(decision: _Decision, job: Job | None, open_runs: int, skip_next: Micros | None) -> list[Fire]:
+def _admitted(decision: _Decision, overlap: Overlap, open_runs: int, skip_next: Micros | None) -> list[Fire]:
     """The fires of a decision that nothing holds back, oldest first; the others join its skipped ones."""
-    overlap = "allow_all" if job is None else job.overlap
     kept, refused = admit(decision.kept, overlap, open_runs, skip_next)
     decision.skipped.extend(SkippedRange(fire.slot, fire.slot, 1, reason) for fire, reason in refused)
     return kept

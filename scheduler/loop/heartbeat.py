@@ -125,8 +125,8 @@ class Heartbeat:
         if self._database is not None:
             before, then = self._database
             jump = (now - before) - int((at - then) * SECOND)
-            if jump < -_JUMP - self._lease // 3:
-                log.warning("the database's clock was set back", seconds=round(jump / SECOND, 1))
+            if abs(jump) > _JUMP + self._lease // 3:
+                log.warning("the database's clock jumped", seconds=round(jump / SECOND, 1))
                 # Others have not renewed in the new time yet: nobody is judged for a whole lease.
                 self._steady_since = at
                 self._on_jump(jump)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from scheduler.domain.instants import Micros
 from scheduler.errors import NotFound, RevisionConflict
-from scheduler.services.jobs import jobs_of
+from scheduler.services.jobs import jobs_of, wakes_at
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
 from scheduler.services.standing import standing_document
@@ -36,10 +36,11 @@ def set_active_many(
     Raises `NotFound`, naming all that do not exist, and `RevisionConflict` if somebody changed one first.
     """
     held = _hold(tx, keys, expected_revisions or {})
+    now = tx.now()
     changed = {
         key: row["id"]
         for key, row in held.rows.items()
-        if bool(row["active"]) != active or row["snoozed_until"] is not None
+        if bool(row["active"]) != active or wakes_at(row, now) is not None
     }
     if changed:
         switch_triggers(tx, changed.values(), active, planning, by=by)

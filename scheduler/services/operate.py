@@ -13,7 +13,7 @@ from scheduler.domain.run import Kind, Phase
 from scheduler.domain.task import check_json
 from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
 from scheduler.services.jobs import is_live, job_of, wakes_at
-from scheduler.services.plan import Planning
+from scheduler.services.plan import Planning, pointed_versions
 from scheduler.services.switch import switch_triggers
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
@@ -51,7 +51,7 @@ def set_active(
     row = tx.triggers.load([trigger_id])[trigger_id]
     if expected_revision is not None and row["revision"] != expected_revision:
         raise RevisionConflict(str(key), expected_revision, row["revision"])
-    if bool(row["active"]) == active and row["snoozed_until"] is None:
+    if bool(row["active"]) == active and wakes_at(row, tx.now()) is None:
         return False
     switch_triggers(tx, [trigger_id], active, planning, by=by)
     return True
@@ -103,6 +103,10 @@ def fire_by_hand(
     check_json(overrides, "inputs")
     if row["spec_digest"] is None:
         raise Conflict(f"trigger {str(key)!r} has not been planned yet: its task needs a deployed version")
+    # What is written down, also where no worker has looked at it: a run pins a version and that version's specification.
+    pinned = pointed_versions(tx, [row]).get(row["id"])
+    if pinned is None:
+        raise Conflict(f"trigger {str(key)!r} points at version {row['version']!r}, which its task does not have")
     now = tx.now()
     name = manual_run_name(*key, request_key or secrets.token_hex(8))
     tx.runs.insert_manual(
@@ -111,14 +115,14 @@ def fire_by_hand(
             "kind": Kind.MANUAL.value,
             "trigger_id": row["id"],
             "task_id": row["task_id"],
-            "version": row["version"],
-            "spec_digest": row["spec_digest"],
+            "version": pinned.version,
+            "spec_digest": pinned.spec_digest,
             "revision": row["revision"],
             "inputs": json.dumps(json.loads(row["inputs"]) | overrides, separators=(",", ":"), ensure_ascii=False),
             "kickoff_arg": row["kickoff_arg"],
-            "executor": row["executor"],
-            "gated": row["gated"],
-            "deadline_at": None if row["deadline"] is None else now + row["deadline"],
+            "executor": pinned.executor,
+            "gated": pinned.gated,
+            "deadline_at": None if pinned.deadline is None else now + pinned.deadline,
             "phase": Phase.QUEUED.value,
             "priority": 0,
             "not_before": now,

@@ -74,17 +74,19 @@ def plan_anew(
     batch: Batch,
     *,
     old_jobs: Mapping[int, Job] | None = None,
+    activated: bool = False,
 ) -> None:
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
     `old_jobs` are the schedules of the rows as they stood until now. One that the plan was made from accounts for every
-    slot the plan owed; where nobody knows it any more, only the slot that was planned is.
+    slot the plan owed; where nobody knows it any more, only the slot that was planned is. `activated`: those that are
+    live are so from now on, whatever they were.
     """
     # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
     found = {due: rows[due.trigger_id] for due in dues if due.trigger_id in rows}
     if not found:
         return
-    pointed = _pointed_versions(tx, found.values())
+    pointed = pointed_versions(tx, found.values())
     open_runs = open_runs_of(tx, found.values())
     now = tx.now()
     for due, row in found.items():
@@ -93,6 +95,7 @@ def plan_anew(
                 (old_jobs or {}).get(due.trigger_id),
                 open_runs.get(due.trigger_id, 0),
                 entries_before(tx, due, position_of(due, now)),
+                activated,
             )
             _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, before)
         except SpecError as error:
@@ -216,6 +219,7 @@ class _Before(NamedTuple):
     job: Job | None
     open_runs: int
     decided: Callable[[Micros], bool] | None
+    activated: bool
 
 
 def _plan_one(
@@ -227,7 +231,7 @@ def _plan_one(
     batch: Batch,
     before: _Before,
 ) -> None:
-    old_job, open_runs, decided = before
+    old_job, open_runs, decided, activated_now = before
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
     position = position_of(due, now)
@@ -246,7 +250,7 @@ def _plan_one(
         return
     anchor_at, interval = anchored_at(row, now)
     # A snooze is a pause with a known end: what comes after it is planned already. One that was cut short ends now.
-    activated = row["activated_at"] if wakes is None else wakes
+    activated = wakes if wakes is not None else None if activated_now else row["activated_at"]
     if activated is None or (wakes is None and activated > now + planning.misfire_grace):
         activated = now
     job = job_of(row, activated_at=activated, anchor_at=anchor_at)
@@ -275,6 +279,7 @@ def _plan_one(
         now,
         grace,
         reason,
+        overlap=row["overlap"],
         open_runs=open_runs,
         skip_next=row["skip_next_at"],
         decided=decided,
@@ -311,13 +316,16 @@ def _new_run(row: Row, fire: Fire, due_at: Micros) -> NewRun:
     return NewRun(name, row["id"], fire.slot, covers[0], covers[1], fire.turn, due_at, None)
 
 
-def _pointed_versions(tx: Transaction, rows: Iterable[Row]) -> dict[int, Pointed]:
+def pointed_versions(tx: Transaction, rows: Iterable[Row]) -> dict[int, Pointed]:
     """What these triggers' versions say, the task's latest where a trigger names none."""
     wanted = [row["id"] for row in rows]
     found = tx.triggers.versions_of(wanted) if wanted else {}
     specs = tx.tasks.specs(version["spec_digest"] for version in found.values())
     return {
-        trigger_id: pointed_at(version["version"], specs[version["spec_digest"]], version["spec_digest"])
+        # The limit is the task's, whichever version a trigger points at.
+        trigger_id: pointed_at(version["version"], specs[version["spec_digest"]], version["spec_digest"])._replace(
+            gated=version["max_concurrent_runs"] is not None
+        )
         for trigger_id, version in found.items()
     }
 

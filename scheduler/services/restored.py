@@ -45,7 +45,8 @@ def skip_restored(tx: Transaction, planning: Planning, limit: int) -> int:
         position = position_of(due, now)
         decided = entries_before(tx, due, position)
         old = settle(job, due.next_slot, due.due_at, position, now, 0, Reason.RESTORED, decided=decided)
-        next_slot = job.next_after(now)
+        # Behind the last one that is skipped, not behind now: one that its jitter holds back is still to come.
+        next_slot = job.next_after(old.position if old.position is not None else position)
         plan = Plan((), old.skips, old.position, next_slot, None if next_slot is None else job.due_at(next_slot))
         decide(batch, due, row, job, plan, now)
     plan_anew(tx, changed, rows, planning, batch)

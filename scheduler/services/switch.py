@@ -38,8 +38,6 @@ def switch_triggers(
                 "id": key,
                 "active": active,
                 "snoozed_until": snoozed_until,
-                # Of a snooze that is cut short the planned activation must not stay.
-                "activated_at": None if active else row["activated_at"],
                 "note": notes.get(key),
                 "revision": row["revision"] + 1,
                 "updated_at": now,
@@ -65,7 +63,9 @@ def switch_triggers(
         ]
     )
     batch = Batch()
-    plan_anew(tx, dues.values(), tx.triggers.load(wanted), planning, batch, old_jobs=jobs_of(rows.values()))
+    stood = jobs_of(rows.values())
+    # Of a snooze that is cut short the planned activation must not stay.
+    plan_anew(tx, dues.values(), tx.triggers.load(wanted), planning, batch, old_jobs=stood, activated=active)
     write_plans(tx, batch)
     tx.tasks.refresh_summary(sorted({row["task_id"] for row in rows.values()}))
     tx.notify()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, null, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, null, or_, select, text, update
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import FINAL, Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, TEXT
 from scheduler.store.run_lookups import OPEN_TEXT, RunLookups
-from scheduler.store.schema import attempts, runs, workers
+from scheduler.store.schema import attempts, runs, tasks, workers
 
 # Word for word what the index `runs_deadline` says.
 _QUEUED = "runs.phase = 'QUEUED'"
@@ -232,12 +232,15 @@ class RunEndings(RunLookups):
         failed = [Phase.FAILED.value, Phase.TIMED_OUT.value, Phase.ABORTED.value]
         # A run that ended before its first attempt was recorded has its next attempt as its first.
         recorded = select(func.count()).where(attempts.c.run_name == runs.c.name).scalar_subquery()
+        # Its task may have been given a limit while it was over.
+        limit = select(tasks.c.max_concurrent_runs).where(tasks.c.id == runs.c.task_id).scalar_subquery()
         result = self._tx.connection.execute(
             update(runs)
             .where(runs.c.name == name, runs.c.phase.in_(failed))
             .values(
                 phase=Phase.QUEUED.value,
                 attempt=recorded + 1,
+                gated=or_(runs.c.serial, limit.is_not(None)),
                 priority=0,
                 not_before=now,
                 deadline_at=deadline_at,

@@ -43,18 +43,21 @@ _ATTEMPT = ("run_name", "attempt", "phase", "started_at", "finished_at", "worker
 class RunResults(RunLookups):
     """The part of `tx.runs` that answers of code cause."""
 
-    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> set[tuple[str, int]]:
-        """Records attempts' ends; returns the names and fences that counted. One left out lost by its fence.
+    def finish(self, ended: Sequence[FinishedAttempt], worker: str, now: Micros) -> dict[tuple[str, int], str]:
+        """Records attempts' ends; returns the names and fences that counted, with the phases their runs are in now.
+
+        One left out lost by its fence.
 
         The condition is name and fence, and that the worker's incarnation is of this epoch: a result counts as long as
         nobody took the run since. A retry that meets a stored intent to end becomes that end; any other answer stands.
         """
         if not ended:
-            return set()
+            return {}
         ordered = sorted(ended)
         batch = self._tx.dialect.rows("f", _KINDS, ordered)
-        again = batch.c.phase == Phase.QUEUED.value
-        phase = case((and_(again, runs.c.intent == "cancel"), Phase.ABORTED.value), else_=batch.c.phase)
+        asked = batch.c.phase == Phase.QUEUED.value
+        again = and_(asked, func.coalesce(runs.c.intent, "") != "cancel")
+        phase = case((asked, case((again, Phase.QUEUED.value), else_=Phase.ABORTED.value)), else_=batch.c.phase)
         stays_open = phase.in_(OPEN_PHASES)
         # Who was there before the database was restored from a backup speaks of another history.
         current = (
@@ -100,7 +103,7 @@ class RunResults(RunLookups):
         self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
         self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase != Phase.QUEUED)
         self._tx.tally.refused += len(ended) - len(found)
-        return {(row.name, row.fence) for row in found}
+        return {(row.name, row.fence): row.phase for row in found}
 
     def _record(
         self, ended: Sequence[FinishedAttempt], numbers: dict[tuple[str, int], int], worker: str, now: Micros

@@ -323,6 +323,7 @@ class TriggerTable:
                 triggers.c.id.label("trigger_id"),
                 task_versions.c.version,
                 task_versions.c.spec_digest,
+                tasks.c.max_concurrent_runs,
             )
             .join(tasks, tasks.c.id == triggers.c.task_id)
             .join(

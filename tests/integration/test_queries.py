@@ -100,6 +100,8 @@ def test_living_workers_are_listed_with_how_many_runs_they_hold(world: World) ->
     workers = [(item["name"], item["running"]) for item in world.client.list_workers()]
     assert workers == [("worker-w1", 2), ("worker-w2", 0)]
     world.clock.advance(LEASE / 1_000_000 + 1)
+    with world.store.begin() as tx:
+        tx.workers.renew("w2", LEASE)
     world.recover("w2")
     assert [item["name"] for item in world.client.list_workers()] == ["worker-w2"]
 
