@@ -209,6 +209,10 @@ class ExternalJob(Executor):
         """How often `status` is asked: `poll_interval` of the task's config."""
         return _duration(run.config, "poll_interval", POLL_INTERVAL)
 
+    def first_look(self, run: RunContext) -> timedelta:
+        """How long after `create` the job is asked for the first time: `poll_interval`, unless more is known of it."""
+        return self.poll_interval(run)
+
     def error_budget(self, run: RunContext) -> timedelta:
         """How long errors may follow each other without an answer: `error_budget` of the task's config."""
         return _duration(run.config, "error_budget", ERROR_BUDGET)

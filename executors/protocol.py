@@ -108,6 +108,8 @@ class RunContext:
     covers: tuple[datetime, datetime] | None = None
     """For a run that stands for missed slots: the first and the last of them, aware and UTC."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    kickoff_input: str | None = None
+    """The name of the input that holds the slot, if the trigger has one."""
     config: Any = field(default_factory=dict, repr=False)
     """The task's `config`: an instance of the executor's `Config` if it declares one, else a dict."""
     attempt: int = 1

@@ -136,6 +136,7 @@ class Performer:
             scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
             covers=covers,
             inputs=execution.inputs,
+            kickoff_input=run.kickoff_arg if run.scheduled_at is not None else None,
             config=self._config(executor, execution),
             attempt=run.attempt,
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),

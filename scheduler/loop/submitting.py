@@ -186,7 +186,7 @@ class Submitting:
             log.error("a job was made for a run that another worker has taken over", run=held.name, job=job.job_id)
         else:
             log.info("submitted", run=held.name, job=job.job_id)
-            self._waiting.hold(held, pause_between(held.interval, self._waiting.spread()))
+            self._waiting.hold(held, pause_between(to_micros(executor.first_look(run)), self._waiting.spread()))
             # Somebody may have wanted the run to end while nobody could be told.
             self._waiting.bell.ring()
 
