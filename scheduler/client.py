@@ -18,8 +18,10 @@ from typing import Any
 
 from scheduler.clock import Clock
 from scheduler.domain.backfill import BackfillOrder, Reprocess
+from scheduler.domain.identity import MAX_NAME
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
+from scheduler.domain.values import check_text
 from scheduler.services import backfill, listing, many, operate, query, remove, specs
 from scheduler.services.cancel import Cancelled, cancel_run, cancel_runs
 from scheduler.services.deploy import DeployResult, Source, deploy_task
@@ -74,7 +76,7 @@ class Client:
         projects: Mapping[str, Collection[str]] | None = None,
         create_projects: bool = False,
     ) -> None:
-        """`by` is named in what this client changes, the process's user if None.
+        """`by` is named in what this client changes, the process's user if None; at most 255 characters.
 
         A deploy may name the projects and domains that the database has recorded, and those given here; with
         `create_projects` it may name any.
@@ -82,6 +84,7 @@ class Client:
         self._store = store
         self._planning = planning or Planning()
         self._by = by if by is not None else operating_system_user()
+        check_text(self._by, "by", MAX_NAME)
         self._projects = dict(projects or {})
         self._create_projects = create_projects
 

@@ -115,6 +115,14 @@ def _with_calendars(definition: TaskDefinition, calendars: Mapping[str, Calendar
     return replace(definition, triggers=tuple(triggers))
 
 
+def _environment(section: Section) -> Environment:
+    try:
+        return Environment(section.text("name"), section.text("description")) if section.values else _NO_ENVIRONMENT
+    except SpecError as error:
+        section.fault(error.field.removeprefix("environment."), error.reason)
+        return _NO_ENVIRONMENT
+
+
 class _Reader:
     """Reads one file after the other; what spans files is kept here."""
 
@@ -193,7 +201,7 @@ class _Reader:
         environment = task.section("environment", _ENVIRONMENT)
         triggers = self._triggers(task)
         description, long_description = task.text("description"), task.text("long_description")
-        belongs = Environment(environment.text("name"), environment.text("description")) if environment.values else None
+        belongs = _environment(environment)
         if name:
             self._check_unique(task, f"{project}/{domain}/{name}")
         if spec is None or report.faults > before:
@@ -207,7 +215,7 @@ class _Reader:
                     version=version,
                     spec=spec,
                     triggers=triggers,
-                    environment=belongs or _NO_ENVIRONMENT,
+                    environment=belongs,
                     description=description,
                     long_description=long_description,
                 )

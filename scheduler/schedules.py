@@ -11,8 +11,9 @@ from scheduler.domain.automation import Automation
 from scheduler.domain.calendars import Calendar
 from scheduler.domain.identity import check_name
 from scheduler.domain.retry import RetryPolicy
-from scheduler.domain.task import TaskDefinition, TaskSpec, check_json
+from scheduler.domain.task import TaskDefinition, TaskSpec
 from scheduler.domain.trigger import CatchUp, Overlap, TriggerSpec
+from scheduler.domain.values import check_json
 from scheduler.errors import ConfigError, Problem
 from scheduler.services.operate import TriggerKey
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from scheduler.domain.instants import Micros, to_micros
+from scheduler.domain.values import check_count, check_duration
 from scheduler.errors import SpecError
 
 
@@ -22,8 +23,9 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise SpecError("retries.max_attempts", f"{self.max_attempts} is less than 1: the first attempt counts")
-        if self.initial < timedelta(0) or self.maximum < timedelta(0):
-            raise SpecError("retries", "initial and maximum cannot be negative")
+        check_count(self.max_attempts, "retries.max_attempts")
+        check_duration(self.initial, "retries.initial")
+        check_duration(self.maximum, "retries.maximum")
         if not 1 <= self.multiplier <= 100:
             raise SpecError("retries.multiplier", f"{self.multiplier:g} is not within 1–100")
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
-from scheduler.domain.identity import check_name
+from scheduler.domain.identity import MAX_NAME, check_name
 from scheduler.domain.instants import format_duration, parse_duration
 from scheduler.domain.retry import RetryPolicy
 from scheduler.domain.trigger import TriggerSpec
+from scheduler.domain.values import check_count, check_duration, check_json, check_text
 from scheduler.errors import SpecError
 
 OnLost = Literal["retry", "fail"]
@@ -41,10 +42,9 @@ class TaskSpec:
     def __post_init__(self) -> None:
         check_name(self.executor, "executor")
         for name, value in (("timeout", self.timeout), ("deadline", self.deadline)):
-            if value is not None and value <= timedelta(0):
-                raise SpecError(name, f"{format_duration(value)} is not a positive duration")
-        if self.max_concurrent_runs is not None and self.max_concurrent_runs < 1:
-            raise SpecError("max_concurrent_runs", f"{self.max_concurrent_runs} is less than 1")
+            check_duration(value, name, positive=True)
+        check_duration(self.cancel_give_up, "cancel_give_up")
+        check_count(self.max_concurrent_runs, "max_concurrent_runs")
         if self.on_lost not in get_args(OnLost):
             raise SpecError("on_lost", f"{self.on_lost!r} is neither retry nor fail")
         if self.on_unknown not in get_args(OnUnknown):
@@ -117,6 +117,10 @@ class Environment:
     name: str = ""
     description: str = ""
 
+    def __post_init__(self) -> None:
+        check_text(self.name, "environment.name", MAX_NAME)
+        check_text(self.description, "environment.description")
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDefinition:
@@ -136,6 +140,8 @@ class TaskDefinition:
         for label, value in (("project", self.project), ("domain", self.domain), ("name", self.name)):
             check_name(value, label)
         check_name(self.version, "version")
+        check_text(self.description, "description")
+        check_text(self.long_description, "long_description")
         seen: set[str] = set()
         for index, trigger in enumerate(self.triggers):
             if trigger.name in seen:
@@ -196,38 +202,6 @@ def canonical_json(document: Any) -> bytes:
 def digest_of(content: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def check_json(value: Any, field: str) -> None:
-    """Raises `SpecError` at the first part that JSON cannot carry, naming its path."""
-    if isinstance(value, str) and not _is_unicode(value):
-        raise SpecError(field, "holds half a surrogate pair, which no encoding can write")
-    if value is None or isinstance(value, (str, bool, int)):
-        return
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise SpecError(field, f"{value} cannot be stored: JSON has no such number")
-        return
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise SpecError(field, f"the key {key!r} is not a text: quote it")
-            check_json(key, field)
-            check_json(item, f"{field}.{key}")
-        return
-    if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            check_json(item, f"{field}[{index}]")
-        return
-    raise SpecError(field, f"a {type(value).__name__} cannot be stored: quote it to make it a text")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _duration(document: Mapping[str, Any], name: str) -> timedelta | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from scheduler.domain.automation import Automation, automation_from_document, automation_to_document
 from scheduler.domain.calendars import Calendar, calendar_from_document, calendar_to_document
-from scheduler.domain.identity import check_name
+from scheduler.domain.identity import MAX_NAME, check_name
 from scheduler.domain.instants import (
     format_duration,
     from_datetime,
@@ -18,6 +18,7 @@ from scheduler.domain.instants import (
     to_datetime,
     to_rfc3339,
 )
+from scheduler.domain.values import check_count, check_duration, check_json, check_text
 from scheduler.errors import SpecError
 
 CatchUpPolicy = Literal["all", "latest", "none", "gap"]
@@ -35,10 +36,10 @@ class CatchUp:
     def __post_init__(self) -> None:
         if self.policy not in get_args(CatchUpPolicy):
             raise SpecError("catchup.policy", f"{self.policy!r} is none of {', '.join(get_args(CatchUpPolicy))}")
-        if self.window < timedelta(0):
-            raise SpecError("catchup.window", "cannot be negative")
+        check_duration(self.window, "catchup.window")
         if self.max_runs < 0:
             raise SpecError("catchup.max_runs", f"{self.max_runs} is negative: 0 catches nothing up")
+        check_count(self.max_runs, "catchup.max_runs", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class TriggerSpec:
         check_name(self.name, "name")
         if self.overlap not in get_args(Overlap):
             raise SpecError("overlap", f"{self.overlap!r} is none of {', '.join(get_args(Overlap))}")
-        if self.pause_on_failure is not None and self.pause_on_failure < 1:
-            raise SpecError("pause_on_failure", f"{self.pause_on_failure} is less than 1")
-        if self.max_fires is not None and self.max_fires < 1:
-            raise SpecError("max_fires", f"{self.max_fires} is less than 1")
-        if self.jitter < timedelta(0):
-            raise SpecError("jitter", "cannot be negative")
+        check_count(self.pause_on_failure, "pause_on_failure")
+        check_count(self.max_fires, "max_fires")
+        check_duration(self.jitter, "jitter")
+        check_json(self.inputs, "inputs")
+        check_text(self.kickoff_time_input_arg or "", "kickoff_time_input_arg", MAX_NAME)
+        check_text(self.description, "description")
         for label, moment in (("start", self.start), ("end", self.end)):
             if moment is not None:
                 from_datetime(moment, label)

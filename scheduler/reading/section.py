@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from scheduler.domain.identity import check_name
 from scheduler.domain.instants import format_duration, parse_duration, parse_rfc3339, to_datetime
+from scheduler.domain.values import LONGEST
 from scheduler.errors import Problem, SpecError
 from scheduler.reading.strict_yaml import Document
 from scheduler.reading.texts import KeyPath, clip, kind, none_of, quoted, render, unknown
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
-
-# Durations become BIGINT microseconds in the database; a hundred years are far inside.
-LONGEST: Final = timedelta(days=36_500)
 
 
 class Report:
@@ -148,7 +146,8 @@ class Section:
             return default
         if duration > LONGEST:
             self.fault(key, f"{quoted(value)} is too long: at most {format_duration(LONGEST)}")
-        elif positive and not duration:
+            return default
+        if positive and not duration:
             self.fault(key, "must be longer than 0s: remove the key if there is no limit")
         return duration
 

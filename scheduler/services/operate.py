@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from scheduler.domain.identity import manual_run_name
 from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Kind, Phase
-from scheduler.domain.task import check_json
+from scheduler.domain.values import check_json
 from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
 from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.services.plan import Planning, pointed_versions

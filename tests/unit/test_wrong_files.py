@@ -239,6 +239,16 @@ MANIFESTS = [
         trigger("name: n, catchup: {policy: some}"),
         (f"{TRIGGER}.catchup.policy", "'some' is none of"),
     ),
+    case(
+        "a window longer than a hundred years",
+        trigger("name: n, catchup: {window: 99999999d}"),
+        (f"{TRIGGER}.catchup.window", "'99999999d' is too long"),
+    ),
+    case(
+        "an environment with a long name",
+        f"tasks: [{{name: t, version: v1, executor: logging, environment: {{name: {'e' * 300}}}}}]\n",
+        ("tasks[0].environment.name", "has 300 characters: at most 255"),
+    ),
     case("a policy alone", trigger("name: n, catchup: all"), (f"{TRIGGER}.catchup", "not a mapping")),
     case(
         "a negative cap",

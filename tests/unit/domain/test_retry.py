@@ -43,8 +43,8 @@ def test_no_wait_is_a_wait_of_nought() -> None:
     ("options", "field"),
     [
         ({"max_attempts": 0}, "retries.max_attempts"),
-        ({"initial": timedelta(seconds=-1)}, "retries"),
-        ({"maximum": timedelta(seconds=-1)}, "retries"),
+        ({"initial": timedelta(seconds=-1)}, "retries.initial"),
+        ({"maximum": timedelta(seconds=-1)}, "retries.maximum"),
         ({"multiplier": 0.5}, "retries.multiplier"),
         ({"multiplier": 101}, "retries.multiplier"),
         ({"multiplier": float("nan")}, "retries.multiplier"),

@@ -22,6 +22,8 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 DOCUMENTS = st.dictionaries(st.text(), VALUES, max_size=4)
+# PostgreSQL keeps no NUL in a text.
+_KEPT = st.characters(exclude_characters="\0", codec="utf-8")
 DURATIONS = st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=9_999))
 SPECS = st.builds(
     TaskSpec,
@@ -160,7 +162,7 @@ TRIGGERS = st.builds(
     end=st.none() | st.just(datetime(2026, 11, 22, tzinfo=UTC)),
     max_fires=st.none() | st.integers(1, 9),
     active=st.booleans(),
-    description=st.text(max_size=9),
+    description=st.text(_KEPT, max_size=9),
 )
 
 
@@ -180,6 +182,13 @@ def test_a_triggers_defaults_are_not_written() -> None:
         ({"overlap": "maybe"}, "overlap"),
         ({"pause_on_failure": 0}, "pause_on_failure"),
         ({"max_fires": 0}, "max_fires"),
+        ({"max_fires": 2**31}, "max_fires"),
+        ({"pause_on_failure": 2**31}, "pause_on_failure"),
+        ({"jitter": timedelta(days=40_000)}, "jitter"),
+        ({"inputs": {"n": float("nan")}}, "inputs.n"),
+        ({"inputs": {"n": ["\ud800"]}}, "inputs.n[0]"),
+        ({"kickoff_time_input_arg": "k" * 256}, "kickoff_time_input_arg"),
+        ({"description": "a\0b"}, "description"),
         ({"jitter": timedelta(seconds=-1)}, "jitter"),
         ({"start": datetime(2026, 1, 1)}, "start"),
         ({"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 1, tzinfo=UTC)}, "end"),
