@@ -27,6 +27,7 @@ class Finishing:
         self._planning = planning
         self._worker = worker
         self._ended: list[Ended] = []
+        self._writing = 0
         self.bell = Doorbell()
         self.refused = 0
         self.on_finished: Callable[[Ended], None] | None = None
@@ -37,8 +38,8 @@ class Finishing:
 
     @property
     def pending(self) -> bool:
-        """Whether some end is not recorded yet."""
-        return bool(self._ended)
+        """Whether some end is not recorded yet; what is being written may wait for a lock, or for the database."""
+        return bool(self._ended or self._writing)
 
     def report(self, ended: Ended) -> None:
         """An attempt has ended."""
@@ -55,6 +56,7 @@ class Finishing:
         """Records every attempt that has ended so far."""
         while self._ended:
             batch, self._ended = self._ended, []
+            self._writing += 1
             try:
                 while batch:
                     # One kind at a time: what waits is no end, and each has its own order of locks.
@@ -65,6 +67,8 @@ class Finishing:
             except BaseException:
                 self._ended = batch + self._ended
                 raise
+            finally:
+                self._writing -= 1
 
     async def _finish(self, batch: list[Ended]) -> None:
         finished = await self._transactions.run(finish_runs, batch, self._worker, self._planning)
