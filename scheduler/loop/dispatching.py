@@ -83,7 +83,8 @@ class Dispatching:
         self._late_left = late_per_pass
         self.incarnation = ""
         self.bell = Doorbell()
-        finishing.on_retry = self.bell.ring
+        self.on_left: Callable[[], None] | None = None
+        finishing.on_retry = self._left_queued
 
     # --- room --------------------------------------------------------------------------------------------------------
 
@@ -161,7 +162,12 @@ class Dispatching:
         if len(fired.taken) < len(fired.runs):
             self._late_waiting = self._late_waiting or any(run.priority for run in fired.runs)
             self._backlog = self._backlog or any(run.priority == 0 and run.owner is None for run in fired.runs)
-            self.bell.ring()
+            self._left_queued()
+
+    def _left_queued(self) -> None:
+        self.bell.ring()
+        if self.on_left is not None:
+            self.on_left()
 
     async def _arm(self) -> None:
         if self._places.free() == 0:

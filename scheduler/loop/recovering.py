@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -20,6 +21,8 @@ from scheduler.store.transaction import Transaction
 log = structlog.get_logger("scheduler.worker")
 
 _BATCH = 500
+# A full worker leaves runs behind many times a second: deadlines are looked up no more often than this.
+_ARM_SECONDS = 0.5
 _FORGET_DEAD_AFTER = timedelta(days=1)
 
 
@@ -48,6 +51,7 @@ class Recovering:
         self._max_lost = max_lost
         self._untakable: set[str] = set()
         self.bell = Doorbell()
+        self.queued_bell = Doorbell()
 
     async def run_forever(self) -> None:
         """Answers the bell until cancelled."""
@@ -92,6 +96,16 @@ class Recovering:
             for name in expired:
                 log.error("finished", run=name, phase="TIMED_OUT", error="its deadline was over before it could start")
             _tell_of_paused(paused)
+        await self._arm_deadline()
+
+    async def watch_deadlines(self) -> None:
+        """Whenever runs were left in the queue, arms the alarm for the first deadline among them; until cancelled."""
+        while True:
+            await self.queued_bell.wait()
+            await self._arm_deadline()
+            await asyncio.sleep(_ARM_SECONDS)
+
+    async def _arm_deadline(self) -> None:
         self._beats.alarm("deadline", await self._transactions.run(_until_deadline), self.bell.ring)
 
     async def _tell_of_untakable(self) -> None:

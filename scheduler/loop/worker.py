@@ -39,7 +39,16 @@ from scheduler.store.transaction import Store, Transaction
 
 log = structlog.get_logger("scheduler.worker")
 
-_LEFT_WHEN_DRAINING = {"firing", "dispatching", "recovering", "backfilling", "retaining", "waiting", "resuming"}
+_LEFT_WHEN_DRAINING = {
+    "firing",
+    "dispatching",
+    "recovering",
+    "deadlines",
+    "backfilling",
+    "retaining",
+    "waiting",
+    "resuming",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,7 @@ class Worker:
             lease=self._lease,
             max_lost=options.max_lost,
         )
+        self.dispatching.on_left = self.recovering.queued_bell.ring
         self.backfilling = Backfilling(
             self.transactions, room=self.dispatching.room, on_queued=self.dispatching.bell.ring
         )
@@ -217,6 +227,7 @@ class Worker:
             self._spawn("dispatching", self.dispatching.run_forever()),
             self._spawn("finishing", self.finishing.run_forever()),
             self._spawn("recovering", self.recovering.run_forever()),
+            self._spawn("deadlines", self.recovering.watch_deadlines()),
             self._spawn("backfilling", self.backfilling.run_forever()),
             self._spawn("retaining", self.retaining.run_forever()),
             self._spawn("cancelling", self._answer(self._intents_bell, self.dispatching.obey_intents)),
@@ -309,6 +320,7 @@ class Worker:
         self.dispatching.bell.ring()
         self.backfilling.bell.ring()
         self._intents_bell.ring()
+        self.recovering.queued_bell.ring()
         self.deferring.look_around()
 
     async def _answer(self, bell: Doorbell, work: Callable[[], Awaitable[None]]) -> None:
