@@ -272,6 +272,19 @@ class Client:
         with self._store.read() as tx:
             return listing.find_revisions(tx, key, Query(filters, sort, limit, token, totals))
 
+    def find_runs(
+        self,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 50,
+        token: str | None = None,
+        totals: bool = False,
+    ) -> Page:
+        """A page of runs, newest first, with what the open ones wait for. There may be millions: they are not counted."""
+        with self._store.read() as tx:
+            return listing.find_runs(tx, Query(filters, sort, limit, token, totals))
+
     def list_versions(self, project: str, domain: str, name: str, *, limit: int = 50) -> list[dict[str, Any]]:
         """The versions of a task, newest first; raises `NotFound`."""
         with self._store.read() as tx:

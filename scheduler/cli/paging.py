@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scheduler.client import Filter, Page
 
 _CONDITION: Final = re.compile(r"\s*(\w+)\s*(>=|=|~)(.*)", re.DOTALL)
-_NUMBERS: Final = frozenset({"total_triggers", "active_triggers", "revision"})
+_NUMBERS: Final = frozenset({"total_triggers", "active_triggers", "revision", "attempt", "lost"})
 _FLAGS: Final = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -67,6 +67,9 @@ def tell_of_the_next(page: Page, what: str) -> None:
     """Says on stderr how much there is beside what is shown, and how to get at it."""
     if page.next_token is None:
         return
-    matching = f"{page.total:,}" if page.total is not None else "more"
-    among = f" that match, of {page.total_all:,} in all" if page.total_all not in (None, page.total) else ""
-    note(f"{len(page.rows):,} of {matching} {what}{among} are shown; the next: --page {page.next_token}")
+    if page.total is None:
+        shown = f"there are more {what} than the {len(page.rows):,} shown"
+    else:
+        among = f" that match, of {page.total_all:,} in all" if page.total_all not in (None, page.total) else ""
+        shown = f"{len(page.rows):,} of {page.total:,} {what}{among} are shown"
+    note(f"{shown}; the next: --page {page.next_token}")

@@ -13,14 +13,17 @@ from scheduler.cli.options import (
     DomainOption,
     LimitOption,
     OutputOption,
+    PageOption,
     PhaseOption,
     ProjectOption,
     RunArgument,
     SinceOption,
+    SortOption,
     TaskOption,
     TriggerOption,
+    WhereOption,
 )
-from scheduler.cli.output import Output, compact, cut, details, dump, emit, first_line, note, table
+from scheduler.cli.output import Output, compact, details, dump, emit, first_line, note, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
 app = new_group(VerbGroup, "Look at runs and act on them.")
@@ -35,29 +38,30 @@ def list_runs(
     trigger: TriggerOption = None,
     phase: PhaseOption = None,
     since: SinceOption = None,
+    where: WhereOption = None,
+    sort: SortOption = None,
     limit: LimitOption = 50,
+    page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List runs, newest first."""
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
+    from scheduler.cli.paging import filters_of, tell_of_the_next
     from scheduler.cli.phases import phase_named
-    from scheduler.cli.times import TriggerZones, local, since_instant, took
+    from scheduler.cli.times import TriggerZones, local, took
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
-    wanted_phase = None if phase is None else phase_named(phase)
+    equal = {**wanted, "phase": None if phase is None else str(phase_named(phase))}
     with scheduler.client() as client:
-        rows = client.list_runs(
-            **wanted,
-            phase=wanted_phase,
-            since=since_instant(since, client.now()),
-            limit=limit + 1,
-        )
-        rows = cut(rows, limit, "runs")
+        chosen = filters_of(where, client.now(), equal, ("created_at", since))
+        found = client.find_runs(chosen, sort=sort, limit=limit, token=page)
+        rows = found.rows
         if output is not Output.TABLE:
             emit(dump([documents.run(row) for row in rows], output))
+            tell_of_the_next(found, "runs")
             return
         zones = TriggerZones(client)
         placed = [(row, zones.of(row)) for row in rows]
@@ -84,6 +88,7 @@ def list_runs(
         right=("ATTEMPT", "LOST", "TOOK"),
         if_any=("LOST", "WAITS FOR", "ERROR"),
     )
+    tell_of_the_next(found, "runs")
 
 
 @app.command("show")

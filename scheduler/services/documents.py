@@ -1,4 +1,4 @@
-"""Definitions as listings show them: plain documents, instants as epoch microseconds."""
+"""Definitions and runs as listings show them: plain documents, instants as epoch microseconds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.run import Kind, Phase
 from scheduler.errors import SpecError
 from scheduler.services.jobs import is_live, job_of, wakes_at
 from scheduler.store.rows import Row
@@ -33,6 +34,22 @@ _VERSION_KEYS: Final = (
     "description",
     "deployed_at",
     "deployed_by",
+)
+_RUN_KEYS: Final = (
+    "name",
+    "project",
+    "domain",
+    "task",
+    "version",
+    "trigger",
+    "scheduled_at",
+    "phase",
+    "attempt",
+    "lost",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "error",
 )
 _REVISION_KEYS: Final = ("revision", "action", "at", "by", "version", "note")
 
@@ -74,6 +91,12 @@ def trigger_document(row: Row, now: Micros) -> dict[str, Any]:
         "state": _state(row, live),
         "error": row["error"],
     }
+
+
+def run_document(row: Row) -> dict[str, Any]:
+    """A run, without what it waits for. `aborting` is true of one that is open and that somebody wants to end."""
+    aborting = row["intent"] is not None and Phase(row["phase"]).open
+    return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL, "aborting": aborting}
 
 
 def _json(text: str | None) -> Any:

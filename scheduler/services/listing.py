@@ -1,4 +1,4 @@
-"""Looking through definitions: filtered, sorted, a page at a time, with how many there are.
+"""Looking through definitions and runs: filtered, sorted, a page at a time, with how many there are.
 
     query = Query([Filter("project", "equal", "acme"), Filter("name", "contains", "report")], sort="-deployed_at")
     page = find_tasks(tx, query)
@@ -13,6 +13,8 @@
 | triggers  | project (domain, task…) | project domain task name version active source revision updated_at updated_by   |
 |           |                         | next_fire_at environment deployed_at deployed_by                                |
 | revisions | -revision               | revision action at by version active                                            |
+| runs      | -created_at             | created_at scheduled_at finished_at name phase kind executor version attempt    |
+|           |                         | lost error project domain task trigger                                          |
 
 A sort by any field; `-` before it turns it round. Rows that a field leaves equal go by the listing's key.
 """
@@ -28,10 +30,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scheduler.errors import NotFound, SpecError
-from scheduler.services.documents import revision_document, task_document, trigger_document, version_document
+from scheduler.services.documents import (
+    revision_document,
+    run_document,
+    task_document,
+    trigger_document,
+    version_document,
+)
+from scheduler.services.hindrances import waiting_for
 from scheduler.services.operate import TriggerKey
 from scheduler.store.listings import (
     REVISIONS,
+    RUNS,
     TASKS,
     TRIGGERS,
     VERSIONS,
@@ -120,6 +130,21 @@ def find_revisions(tx: Transaction, key: TriggerKey, query: Query) -> Page:
     """The changes of one trigger, a deleted one's too; raises `NotFound`."""
     of_trigger = Condition("trigger_id", "equal", _trigger_id(tx, key))
     return _page(tx, REVISIONS, f"revisions of {key}", query, revision_document, of_trigger)
+
+
+def find_runs(tx: Transaction, query: Query) -> Page:
+    """Runs with what the open ones wait for; one that has no slot, or is not over, has 1970 for it where that is asked."""
+    found: list[Row] = []
+
+    def document(row: Row) -> dict[str, Any]:
+        found.append(row)
+        return run_document(row)
+
+    page = _page(tx, RUNS, "runs", query, document)
+    hindrances = waiting_for(tx, found)
+    for row in page.rows:
+        row["waiting_for"] = hindrances.get(row["name"])
+    return page
 
 
 def list_versions(tx: Transaction, project: str, domain: str, name: str, *, limit: int = 50) -> list[dict[str, Any]]:

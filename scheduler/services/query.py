@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason
-from scheduler.domain.run import Kind, Phase
+from scheduler.domain.run import Phase
 from scheduler.domain.task import TaskSpec, merge_inputs
 from scheduler.errors import NotFound
-from scheduler.services.documents import task_document, trigger_document
+from scheduler.services.documents import run_document, task_document, trigger_document
 from scheduler.services.hindrances import waiting_for
 from scheduler.services.operate import TriggerKey
 from scheduler.services.waiting import links_seen
@@ -21,22 +21,6 @@ from scheduler.store.run_lookups import run_filters
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import trigger_filters
 
-_RUN_KEYS: Final = (
-    "name",
-    "project",
-    "domain",
-    "task",
-    "version",
-    "trigger",
-    "scheduled_at",
-    "phase",
-    "attempt",
-    "lost",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "error",
-)
 _ATTEMPT_KEYS: Final = ("attempt", "phase", "started_at", "finished_at", "worker", "error")
 
 
@@ -122,7 +106,7 @@ def list_runs(
     conditions = run_filters(project=project, domain=domain, task=task, trigger=trigger, phase=phase, since=since)
     rows = tx.runs.list_newest(*conditions, limit=limit)
     hindrances = waiting_for(tx, rows)
-    return [_run(row) | {"waiting_for": hindrances.get(row["name"])} for row in rows]
+    return [run_document(row) | {"waiting_for": hindrances.get(row["name"])} for row in rows]
 
 
 def show_run(tx: Transaction, name: str) -> dict[str, Any]:
@@ -133,7 +117,7 @@ def show_run(tx: Transaction, name: str) -> dict[str, Any]:
     spec = tx.tasks.specs([row["spec_digest"]]).get(row["spec_digest"])
     attempts = [{key: attempt[key] for key in _ATTEMPT_KEYS} for attempt in tx.runs.attempts_of(name)]
     wait = tx.waits.of_run(name) if row["phase"] == Phase.DEFERRED else None
-    return _run(row) | {
+    return run_document(row) | {
         "inputs": merge_inputs(spec.inputs if isinstance(spec, TaskSpec) else {}, json.loads(row["inputs"])),
         "outputs": json.loads(row["outputs"]) if row["outputs"] else None,
         "links": links_seen(wait) or (json.loads(row["links"]) if row["links"] else []),
@@ -194,8 +178,3 @@ def list_workers(tx: Transaction) -> list[dict[str, Any]]:
 def _tasks(tx: Transaction, limit: int, **names: str | None) -> Sequence[Row]:
     wanted = [Condition(name, "equal", value) for name, value in names.items() if value is not None]
     return tx.listings.page(TASKS, wanted, TASKS.key[0], limit)
-
-
-def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
-    aborting = row["intent"] is not None and Phase(row["phase"]).open
-    return {key: row[key] for key in _RUN_KEYS} | {"manual": row["kind"] == Kind.MANUAL, "aborting": aborting}
