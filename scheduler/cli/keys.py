@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scheduler.cli.guard import Refused
 from scheduler.client import TriggerKey as TriggerKey
 from scheduler.domain.identity import check_name
-from scheduler.errors import SpecError
+from scheduler.errors import NotFound, SpecError
 
 if TYPE_CHECKING:
     from scheduler.settings import Defaults
@@ -29,6 +29,16 @@ def task_key(text: str, defaults: Defaults) -> tuple[str, str, str]:
     """The task of `task` or `project/domain/task`."""
     parts = _parts(text, "task", (1, 3), "its name or project/domain/name")
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 else (defaults.project, defaults.domain, parts[0])
+
+
+def run_named(text: str) -> str:
+    """The run's name, if one can be called so."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # What was typed is not UTF-8: no database could even be asked.
+        raise NotFound("run", text) from None
+    return text
 
 
 def filters(

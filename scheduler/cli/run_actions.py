@@ -46,6 +46,8 @@ def cancel(
 
     Without names, the open runs that the filters choose.
     """
+    from scheduler.cli.keys import run_named
+
     scheduler = Invocation.of(ctx).app
     with scheduler.client() as client:
         names = _chosen(
@@ -60,7 +62,7 @@ def cancel(
             yes=yes,
         )
         if runs:
-            each(names, lambda name: "\n".join(_told(client.cancel_run(name))))
+            each(names, lambda name: "\n".join(_told(client.cancel_run(run_named(name)))))
             return
         for start in range(0, len(names), BATCH):
             # What ended since it was looked up is no mistake of anybody's.
@@ -83,6 +85,8 @@ def retry(
 
     Without names, the FAILED and TIMED_OUT runs that the filters choose; ABORTED ones with --phase ABORTED.
     """
+    from scheduler.cli.keys import run_named
+
     scheduler = Invocation.of(ctx).app
     with scheduler.client() as client:
         names = _chosen(
@@ -99,7 +103,7 @@ def retry(
         )
 
         def one(name: str) -> str:
-            client.retry_run(name)
+            client.retry_run(run_named(name))
             return f"queued again {name}"
 
         each(names, one)

@@ -29,8 +29,10 @@ def logs(
 
     It is kept when an attempt ends, and only its end where it is long.
     """
+    from scheduler.cli.keys import run_named
+
     with Invocation.of(ctx).app.client() as client:
-        found = client.run_output(run)
+        found = client.run_output(run_named(run))
         phase = client.show_run(run)["phase"]
     if attempt is not None:
         found = [item for item in found if item["attempt"] == attempt]

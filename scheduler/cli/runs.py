@@ -99,10 +99,11 @@ def show_run(
 ) -> None:
     """Show one run with its inputs, outputs and attempts."""
     from scheduler.cli import documents
+    from scheduler.cli.keys import run_named
     from scheduler.cli.times import TriggerZones, local, took
 
     with Invocation.of(ctx).app.client() as client:
-        row = client.show_run(run)
+        row = client.show_run(run_named(run))
         zone = TriggerZones(client).of(row)
     if output is not Output.TABLE:
         emit(dump(documents.run_in_full(row), output))

@@ -20,6 +20,7 @@ from scheduler.cli.options import (
     TaskOption,
     YesOption,
 )
+from scheduler.errors import SpecError
 
 if TYPE_CHECKING:
     from scheduler.cli.keys import TriggerKey
@@ -123,7 +124,8 @@ def snooze(
     What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
     """
     from scheduler.cli.times import reading, zone_of_document
-    from scheduler.domain.instants import parse_duration, parse_rfc3339, to_micros
+    from scheduler.domain.instants import SECOND, parse_duration, parse_rfc3339, to_micros
+    from scheduler.domain.simple_schedules import HORIZON
 
     if (lasts is None) == (until is None):
         raise Refused("give either --for, such as --for 2h, or --until with a time")
@@ -133,6 +135,10 @@ def snooze(
     with _chosen(ctx, "snooze", triggers, project, domain, task, every, yes) as (client, keys):
         end = client.now() + length if length is not None else fixed
         assert end is not None  # one of the two was given
+        if end >= HORIZON * SECOND:
+            raise SpecError(
+                "--until" if lasts is None else "--for", "ends after 2199: deactivate what is to rest so long"
+            )
 
         def one(key: TriggerKey) -> str:
             client.snooze(key, end)

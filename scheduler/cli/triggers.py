@@ -133,7 +133,10 @@ def revisions(
     ctx: typer.Context,
     trigger: TriggerArgument,
     revision: Annotated[
-        int | None, typer.Option("--revision", metavar="N", min=1, help="This one in full, with all the trigger said.")
+        int | None,
+        typer.Option(
+            "--revision", metavar="N", min=1, max=2**31 - 1, help="This one in full, with all the trigger said."
+        ),
     ] = None,
     since: SinceOption = None,
     where: WhereOption = None,

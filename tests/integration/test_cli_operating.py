@@ -151,6 +151,8 @@ def test_a_snooze_has_an_end(world: CliWorld) -> None:
         (["--until", "tomorrow"], 2, "--until: 'tomorrow' is not a time"),
         (["--until", "2020-01-01T00:00:00Z"], 2, "is past"),
         (["--for", "0s"], 2, "is past"),
+        (["--for", "99999999d"], 2, "--for: ends after 2199"),
+        (["--until", "9999-12-31T23:59:59Z"], 2, "--until: ends after 2199"),
     ],
 )
 def test_a_snooze_that_cannot_be_is_refused(world: CliWorld, words: list[str], code: int, said: str) -> None:
@@ -313,6 +315,13 @@ def test_runs_are_cancelled_by_filters_only_with_a_yes(history: CliWorld) -> Non
     assert "only runs that are QUEUED" in history.call("runs", "cancel", "--phase", "FAILED", exits=2).stderr
     for words in ([], ["x", "--phase", "QUEUED"]):
         assert "one of both" in history.call("runs", "cancel", *words, exits=2).stderr
+
+
+def test_what_is_typed_in_another_encoding_names_no_run(history: CliWorld) -> None:
+    for words in (["runs", "show"], ["runs", "logs"], ["runs", "cancel"], ["runs", "retry"]):
+        result = history.call(*words, "\udcff", exits=4)
+        assert result.stderr == "run '\\udcff' does not exist\n"
+    assert "2147483647" in history.call("triggers", "revisions", "a/b", "--revision", "9" * 20, exits=2).stderr
 
 
 def test_a_failed_run_is_tried_again_and_one_that_is_open_is_not(history: CliWorld) -> None:
