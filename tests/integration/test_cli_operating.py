@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
+import psycopg
 import pytest
 import yaml
 
@@ -20,7 +21,7 @@ from scheduler.domain.instants import SECOND, parse_rfc3339
 from scheduler.domain.run import Phase
 from scheduler.services.finish import Ended, finish_runs
 from tests.conftest import ManualClock
-from tests.integration.cli_world import BILLING, REPORTS, CliWorld, make_history, taken
+from tests.integration.cli_world import BILLING, REPORTS, SETTINGS, CliWorld, make_history, taken
 
 PLACE = "flytesnacks/development/reports"
 
@@ -447,6 +448,32 @@ def test_of_several_that_are_fired_those_that_exist_are_waited_for(
     result = world.call("triggers", "fire", "reports/nothing", "reports/by-hand", "--wait", "--timeout", "30s", exits=4)
     assert result.stdout.endswith(" SUCCEEDED\n")
     assert "--timeout is for --wait" in world.call("triggers", "fire", "a/b", "--timeout", "1s", exits=2).stderr
+
+
+@pytest.mark.postgres
+def test_waiting_goes_on_when_the_database_cuts_its_connections(postgres_url: str, tmp_path: Path) -> None:
+    world = CliWorld(tmp_path, ManualClock(SystemClock().now()))
+    world.url = postgres_url
+    world.config.write_text(f'{SETTINGS}database: {{url: "{postgres_url}"}}\n')
+    world.deploy(REPORTS)
+
+    def cut_and_end() -> None:
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            while not admin.execute("SELECT 1 FROM runs").fetchone():
+                time.sleep(0.05)
+            for _ in range(5):
+                time.sleep(0.2)
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+            admin.execute("UPDATE runs SET phase = 'SUCCEEDED', finished_at = 1")
+
+    cutter = Thread(target=cut_and_end)
+    cutter.start()
+    result = world.call("triggers", "fire", "reports/by-hand", "--wait", "--timeout", "30s")
+    cutter.join()
+    assert result.stdout.endswith(" SUCCEEDED\n")
 
 
 # --- after a restore -------------------------------------------------------------------------------------------------
