@@ -17,8 +17,10 @@ from scheduler.domain.run import FINAL, OPEN, Phase
 from scheduler.errors import Conflict, StoreUnavailable
 from scheduler.metrics import Metrics
 from scheduler.services.sample import OTHER, Sample
+from scheduler.settings import Settings
 from scheduler.store.tally import Start, Tally
 from scheduler.store.upgrade import SchemaState
+from scheduler.web.health import LIVE
 from tests.pages import ROOT, rows
 
 ALERTS = ROOT / "config/prometheus/alerts.yaml"
@@ -244,6 +246,13 @@ def test_alerts_say_what_is_wrong_and_what_to_do() -> None:
         for rule in group["rules"]:
             assert set(rule["annotations"]) == {"summary", "description"}
             assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_the_containers_health_is_asked_where_a_worker_answers() -> None:
+    worker = yaml.safe_load((ROOT / "config/docker/compose.yaml").read_text())["services"]["worker"]
+    settings = Settings.load(ROOT / "config/scheduler.postgres.yaml", env={})
+    assert settings.web.enabled
+    assert f"'http://127.0.0.1:{settings.web.port}{LIVE}'" in worker["healthcheck"]["test"][-1]
 
 
 def test_panels_stand_beside_each_other() -> None:
