@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -158,7 +159,7 @@ class Dispatching:
         """Starts what a fire transaction took, and rings for what it left queued."""
         if fired.taken:
             self._on_time_streak += len(fired.taken)
-            await self._start_all(fired.taken)
+            await self._start_all(fired.taken, fired.triggers)
         if len(fired.taken) < len(fired.runs):
             self._late_waiting = self._late_waiting or any(run.priority for run in fired.runs)
             self._backlog = self._backlog or any(run.priority == 0 and run.owner is None for run in fired.runs)
@@ -186,11 +187,15 @@ class Dispatching:
             self._turns_missed = self._turns_missed and self._turns_after != 0
         self._beats.alarm("ready", delay, self.bell.ring)
 
-    async def _start_all(self, taken: Sequence[TakenRun]) -> None:
+    async def _start_all(self, taken: Sequence[TakenRun], triggers: Mapping[int, Any] | None = None) -> None:
+        """Starts runs; `triggers` are the rows they were fired from, where the caller has just read them."""
         if not taken:
             return
-        specs, keys, names = await self._transactions.run(describe_runs, taken, self._specs)
-        self._specs.update(specs)
+        if triggers is not None and all(run.spec_digest in self._specs for run in taken):
+            keys, names = _named_by(taken, triggers)
+        else:
+            specs, keys, names = await self._transactions.run(describe_runs, taken, self._specs)
+            self._specs.update(specs)
         for run in taken:
             self._specs.move_to_end(run.spec_digest)
             project, domain, task = keys[run.task_id]
@@ -212,7 +217,9 @@ class Dispatching:
     async def _occupy(self, execution: Execution) -> None:
         """One place: from the start of an attempt's code until that code has ended."""
         run = execution.run
-        earlier = [task for (name, fence), task in self._running.items() if name == run.name and fence != run.fence]
+        earlier = []
+        if run.fence > 1:  # Taken for the first time it can have none.
+            earlier = [task for (name, fence), task in self._running.items() if name == run.name and fence != run.fence]
         if earlier:  # An abandoned attempt of the same run: its code must have ended first.
             await asyncio.wait(earlier)
         key = (run.name, run.fence)
@@ -305,6 +312,15 @@ class Dispatching:
             if task is not None and key not in self._over:
                 log.warning("a run is executed elsewhere: it ends here", run=key[0])
                 task.cancel()
+
+
+def _named_by(
+    taken: Sequence[TakenRun], triggers: Mapping[int, Any]
+) -> tuple[dict[int, tuple[str, str, str]], dict[int, str]]:
+    rows = {run.trigger_id: triggers[run.trigger_id] for run in taken if run.trigger_id is not None}
+    keys = {run.task_id: rows[run.trigger_id] for run in taken if run.trigger_id is not None}
+    named = {task_id: (row["project"], row["domain"], row["task"]) for task_id, row in keys.items()}
+    return named, {trigger_id: row["name"] for trigger_id, row in rows.items()}
 
 
 def _until_ready(tx: Transaction, executors: list[str]) -> int | None:

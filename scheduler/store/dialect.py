@@ -127,7 +127,9 @@ class PostgresDialect:
         return derived.render_derived()
 
     def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-        return column == func.any(_array("among", kind, tuple(values)))
+        # Joined, not `= ANY(…)`: an array that is not known when the statement is planned would be read through for every
+        # row of the table.
+        return column.in_(select(func.unnest(_array("among", kind, tuple(values)))))
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement.with_for_update(key_share=True, skip_locked=skip, of=of)
