@@ -81,7 +81,8 @@ def fire_due(
         open_now = open_runs.get(due.trigger_id, 0)
         if row is not None and not _decide_one(tx, due, row, planning, now, batch, max_runs, open_now):
             changed.append(due)
-    plan_anew(tx, changed, rows, planning, batch)
+    if changed:
+        plan_anew(tx, changed, tx.triggers.load(due.trigger_id for due in changed), planning, batch)
     # What its row was copied from is being written anew: such a trigger's runs are taken by what stands there then.
     queued = {due.trigger_id for due in changed}
     new = _with_owner(batch.runs, rows, open_runs, queued, owner, dict(room or {}), places)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
+from typing import Final, cast
 
 from scheduler.domain.automation import Automation, Cron, FixedRate, automation_from_document
 from scheduler.domain.calendars import Calendar, calendar_from_document, with_calendars
@@ -16,6 +17,8 @@ from scheduler.domain.occurrences import bounded, compile_schedule
 from scheduler.domain.trigger import CatchUp, CatchUpPolicy
 from scheduler.errors import SpecError
 from scheduler.store.rows import Row
+
+_JSON: Final = json.JSONDecoder()
 
 
 def identity_of(row: Row) -> str:
@@ -78,6 +81,30 @@ def jobs_of(rows: Iterable[Row]) -> dict[int, Job]:
         with suppress(SpecError):
             jobs[row["id"]] = job_of(row)
     return jobs
+
+
+def row_when_planned(row: Row) -> Row | None:
+    """The row as it stood when its plan was made, as far as it tells of slots; None where that cannot be read any more.
+
+    What a plan is made of is one text, its parts joined by bars; two of them are JSON, which may hold bars of its own.
+    """
+    text = row["planned_from"] or ""
+    try:
+        end = 0 if text.startswith("|") else _JSON.raw_decode(text)[1]
+        automation, rest = text[:end], text[end:].lstrip()
+        _, start_at, end_at, rest = rest.split("|", 3)
+        end = _JSON.raw_decode(rest)[1]
+        calendars, (_, jitter, *_others) = rest[:end], rest[end:].split("|")
+        said = {
+            "automation": automation or None,
+            "start_at": int(start_at) if start_at else None,
+            "end_at": int(end_at) if end_at else None,
+            "calendars": calendars,
+            "jitter": int(jitter),
+        }
+    except ValueError:
+        return None
+    return cast(Row, {**row, **said})
 
 
 def anchored_at(row: Row, now: Micros) -> tuple[Micros | None, int | None]:

@@ -18,7 +18,7 @@ from scheduler.domain.overlap import Fire
 from scheduler.domain.planning import Plan, first_plan, settle
 from scheduler.domain.task import TaskSpec
 from scheduler.errors import Conflict, SpecError
-from scheduler.services.jobs import anchored_at, is_live, job_of, wakes_at
+from scheduler.services.jobs import anchored_at, is_live, job_of, row_when_planned, wakes_at
 from scheduler.store.rows import Row
 from scheduler.store.runs import NewRun, TakenRun
 from scheduler.store.transaction import Transaction
@@ -78,8 +78,9 @@ def plan_anew(
 ) -> None:
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
-    `old_jobs` are the schedules of the rows as they stood until now. One that the plan was made from accounts for every
-    slot the plan owed; where nobody knows it any more, only the slot that was planned is. `activated`: those that are
+    `old_jobs` are the schedules of the rows as they stood until now; else what the plan was made from is read from the row
+    itself. It accounts for every slot the plan owed; where nobody knows it any more (other zone data, a trigger that was
+    set aside since), only the slot that was planned is. `activated`: those that are
     live are so from now on, whatever they were.
     """
     # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
@@ -238,7 +239,7 @@ def _plan_one(
     # A trigger that was set aside has no due instant and still owes its slot.
     owed_at = due.due_at if planned else due.next_slot
     if old_job is None or old_job.fingerprint != due.fingerprint:
-        old_job = _job_or_none(row, due)
+        old_job = _job_or_none(row, due) or _job_or_none(row_when_planned(row), due)
     wakes = wakes_at(row, now)
     if wakes is None and not is_live(row, now):
         if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:
@@ -301,8 +302,10 @@ def _kept_position(plan: Plan, due: DueRow) -> Plan:
     return Plan(plan.fires, plan.skips, plan.position if decided else due.last_slot, None, None)
 
 
-def _job_or_none(row: Row, due: DueRow) -> Job | None:
-    # Only if the row still says what the plan was made from may it speak for the slots that were owed.
+def _job_or_none(row: Row | None, due: DueRow) -> Job | None:
+    # Only if the row says what the plan was made from may it speak for the slots that were owed.
+    if row is None:
+        return None
     try:
         job = job_of(row)
     except SpecError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
 from scheduler.domain.automation import Cron, FixedRate
+from scheduler.domain.calendars import Calendar
 from scheduler.domain.instants import to_datetime
 from scheduler.domain.task import TaskSpec
 from scheduler.errors import NotFound, RevisionConflict
@@ -76,12 +77,12 @@ def test_the_planned_slot_still_fires_within_the_grace_when_the_schedule_changes
     assert world.next_fire() == "22 02:00"
 
 
-def test_the_planned_slot_is_skipped_beyond_the_grace_when_the_schedule_changes(world: World) -> None:
+def test_due_slots_are_skipped_beyond_the_grace_when_the_schedule_changes(world: World) -> None:
     world.deploy(trigger())
     world.at("12:03:30")
     edit(world, DAILY_TEXT)
     assert world.step() == []
-    assert world.ledger() == ["schedule_changed 12:01–12:01 ×1"]
+    assert world.ledger() == ["schedule_changed 12:01–12:02 ×2", "12:03"]
 
 
 def test_a_deploy_that_changes_the_schedule_accounts_for_every_slot_it_still_owed(world: World) -> None:
@@ -120,7 +121,7 @@ def test_a_trigger_with_a_broken_unseen_edit_can_be_deactivated(world: World) ->
     world.at("12:05:30")
     edit(world, "nonsense")
     assert world.client.deactivate(key()) is True
-    assert world.ledger() == ["paused 12:01–12:01 ×1"]
+    assert world.ledger() == ["paused 12:01–12:05 ×5"]
     assert world.trigger()["state"] == "inactive"
 
 
@@ -440,3 +441,27 @@ def _true(world: World) -> str:
 
 def _false(world: World) -> str:
     return "false" if world.store.dialect.name == "postgresql" else "0"
+
+
+def test_every_slot_that_a_schedule_owed_before_plain_sql_changed_it_is_accounted_for(world: World) -> None:
+    world.deploy(trigger(automation=FixedRate(1, "minute"), jitter=timedelta(seconds=1)))
+    world.at("12:10:30").sql(f"UPDATE triggers SET automation = '{DAILY_TEXT}', jitter = 0, calendars = '[ ]'")
+    world.sync()
+    assert world.ledger() == ["schedule_changed 12:01–12:09 ×9", "12:10"]
+
+
+def test_a_blacked_out_slot_does_not_fire_because_its_schedule_was_replaced(world: World) -> None:
+    quiet = Calendar('quiet "|" days', frozenset({date(2026, 11, 21)}))
+    world.deploy(trigger(calendars=(quiet,)))
+    world.at("12:01:10").sql(f"UPDATE triggers SET automation = '{DAILY_TEXT}', calendars = '[]'")
+    assert world.step() == []
+    assert world.ledger() == ["calendar 12:01–12:01 ×1"]
+
+
+def test_a_schedule_that_nobody_knows_any_more_accounts_for_its_planned_slot(world: World) -> None:
+    world.deploy(trigger())
+    world.at("12:03:30").sql("UPDATE triggers SET automation = 'nonsense'")
+    world.sync()
+    world.sql(f"UPDATE triggers SET automation = '{DAILY_TEXT}'")
+    world.sync()
+    assert world.ledger() == ["schedule_changed 12:01–12:01 ×1"]
