@@ -420,6 +420,10 @@ class Client:
         """The trigger owes nothing until an instant, and goes on by itself. Raises `NotFound`, `Conflict`, `SpecError`."""
         self._store.run(operate.snooze, key, until, self._planning, by=self._by)
 
+    def snooze_many(self, keys: Iterable[TriggerKey], until: Micros) -> list[TriggerKey]:
+        """Snoozes triggers, all or none; returns them by key. Raises `NotFound`, `Conflict`, `SpecError`."""
+        return self._store.run(many.snooze_many, list(keys), until, self._planning, by=self._by)
+
     def cancel_run(self, name: str) -> Cancelled:
         """Ends a queued run now, and one under way as soon as its code has ended. Raises `NotFound`, `Conflict`."""
         return self._store.run(cancel_run, name, by=self._by)

@@ -123,7 +123,7 @@ def snooze(
 
     What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
     """
-    from scheduler.cli.times import reading, zone_of_document
+    from scheduler.cli.times import reading, utc, zone_of_document
     from scheduler.domain.instants import SECOND, parse_duration, parse_rfc3339, to_micros
     from scheduler.domain.simple_schedules import HORIZON
 
@@ -143,9 +143,13 @@ def snooze(
         def one(key: TriggerKey) -> str:
             client.snooze(key, end)
             zone = zone_of_document(client.show_trigger(key)["automation"])
-            return f"snoozed {key} until {reading(end, zone)}"
+            return f"snoozed until {reading(end, zone)} {key}"
 
-        each(keys, one)
+        if triggers:
+            each(keys, one)
+        else:
+            done = f"snoozed until {reading(end, utc())}"
+            together(keys, lambda some: client.snooze_many(some, end), done, done)
 
 
 @contextmanager

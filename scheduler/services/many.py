@@ -1,12 +1,12 @@
-"""What an operator does to several triggers at once, all or none: activate, deactivate, delete."""
+"""What an operator does to several triggers at once, all or none: activate, deactivate, snooze, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from scheduler.domain.instants import Micros
-from scheduler.errors import NotFound, RevisionConflict
+from scheduler.domain.instants import Micros, to_rfc3339
+from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
 from scheduler.services.jobs import jobs_of, wakes_at
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Batch, Planning, plan_anew, write_plans
@@ -45,6 +45,27 @@ def set_active_many(
     if changed:
         switch_triggers(tx, changed.values(), active, planning, by=by)
     return list(changed)
+
+
+def snooze_many(
+    tx: Transaction, keys: Iterable[TriggerKey], until: Micros, planning: Planning, *, by: str
+) -> list[TriggerKey]:
+    """Snoozes triggers as `snooze` does one; returns them by key.
+
+    Raises `NotFound` and `Conflict`, naming all that do not exist or are inactive, and `SpecError` for an instant that is
+    past.
+    """
+    held = _hold(tx, keys, {})
+    inactive = [str(key) for key, row in held.rows.items() if not row["active"]]
+    if inactive:
+        raise Conflict(f"inactive already: {', '.join(inactive)}")
+    if until <= tx.now():
+        raise SpecError("until", f"{to_rfc3339(until)} is past: a snooze ends in the future")
+    ids = [row["id"] for row in held.rows.values()]
+    if ids:
+        notes = dict.fromkeys(ids, f"snoozed until {to_rfc3339(until)}")
+        switch_triggers(tx, ids, True, planning, by=by, notes=notes, snoozed_until=until)
+    return list(held.rows)
 
 
 def delete_triggers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.domain.automation import FixedRate
-from scheduler.errors import Conflict, SpecError
+from scheduler.errors import Conflict, NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
 from tests.integration.worlds import World, instant, key, only, spoken, trigger
@@ -156,3 +156,21 @@ def test_an_incarnation_of_before_the_restore_counts_no_more_even_where_its_fenc
     world.sql(f"UPDATE runs SET fence = {execution.run.fence}")
     assert world.succeed(execution).refused == (execution.run.name,)
     assert again.run.name == execution.run.name
+
+
+def test_many_are_snoozed_as_each_of_them_is_and_all_or_none(world: World) -> None:
+    world.deploy(trigger("one"), trigger("two"), trigger("off", active=False))
+    world.at("12:03:30")
+    with pytest.raises(Conflict, match=r"inactive already: .*/off$"):
+        world.client.snooze_many([key("one"), key("off")], instant("12:10"))
+    with pytest.raises(SpecError, match="is past"):
+        world.client.snooze_many([key("one")], instant("12:03"))
+    with pytest.raises(NotFound, match="nothing"):
+        world.client.snooze_many([key("one"), key("nothing")], instant("12:10"))
+    assert world.next_fire("one") == "12:01"
+    assert world.client.snooze_many([], instant("12:10")) == []
+    assert world.client.snooze_many([key("two"), key("one"), key("two")], instant("12:10")) == [key("one"), key("two")]
+    for name in ("one", "two"):
+        assert (world.trigger(name)["state"], world.trigger(name)["revision"]) == ("snoozed", 2)
+        assert world.next_fire(name) == "12:11"
+        assert world.ledger(name) == ["paused 12:01–12:03 ×3"]
