@@ -9,9 +9,6 @@ config: {type: batch_job, version: 0, custom: {size: large}, secrets: {my_api_ke
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +19,10 @@ from typing import Any, Final
 from executors.connector_registry import ConnectorNotFound, ConnectorRegistry
 from executors.connector_tasks import SerializationContext, TaskTemplate
 from executors.connector_use import ConnectorUse
-from executors.errors import ExecutorConfigError, ExecutorError, PermanentError, Problem, RetryableError
+from executors.errors import ExecutorError, PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobConfig, JobStatus
 from executors.hiding import resolve_secrets
+from executors.modules import import_modules
 from executors.protocol import RunContext
 
 # What the methods of a connector are called with besides the secrets.
@@ -69,16 +67,7 @@ class ConnectorExecutor(ExternalJob):
 
     def __init__(self, options: Any = None, **keywords: Any) -> None:
         super().__init__(options, **keywords)
-        folders = [os.path.abspath(folder) for folder in self.options.path]
-        sys.path[:0] = [folder for folder in folders if folder not in sys.path]
-        problems = []
-        for index, module in enumerate(self.options.modules):
-            try:
-                importlib.import_module(module)
-            except Exception as error:
-                problems.append((f"options.modules[{index}]", f"{module}: {type(error).__name__}: {error}"))
-        if problems:
-            raise ExecutorConfigError(type(self).__name__, problems)
+        import_modules(type(self).__name__, self.options.modules, self.options.path)
 
     @property
     def batches(self) -> bool:  # type: ignore[override]  # known only when the connectors are

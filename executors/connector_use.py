@@ -65,8 +65,9 @@ class ConnectorUse:
             raise PermanentError(f"{self}: the job's metadata cannot be kept: {error}", outcome_known=False) from None
         kept = _readable(encoded)
         stored = {"base64": base64.b64encode(encoded).decode()} if kept is None else {"json": kept}
-        # Two kinds of jobs may number theirs alike, and ids are unique per executor.
-        return Job(stored, f"{self.connector.task_type_name}:{self.connector.job_id(meta)}")
+        # Two kinds of jobs may number theirs alike, and ids are unique per executor; no id is nobody's.
+        job_id = self.connector.job_id(meta)
+        return Job(stored, f"{self.connector.task_type_name}:{job_id}" if job_id else "")
 
     def meta(self, job: Job) -> ResourceMeta:
         """The metadata that `job` keeps; `RetryableError` if this version of the connector cannot read it."""

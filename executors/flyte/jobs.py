@@ -17,6 +17,7 @@ from executors.external_job import Job, JobGone, JobStatus, Link
 from executors.flyte import literals
 from executors.flyte.interface import fitted_inputs
 from executors.flyte.kept import kept_job, kept_meta
+from executors.flyte.logs import LogText
 from executors.flyte.rpc import Refused, Rpc, RpcError
 from executors.flyte.server import ServerOptions
 from executors.flyte.task import FlyteTaskConfig
@@ -26,7 +27,6 @@ from executors.protocol import RunContext
 from executors.schema import nearest
 
 _KNOWN_FOR: Final = 60.0
-_MOST_LOGS: Final = 1024 * 1024
 
 
 class Jobs:
@@ -87,15 +87,12 @@ class Jobs:
         """What the job has printed, the first MiB of it; None if its connector does not tell."""
         request = connector_pb2.GetTaskLogsRequest(resource_meta=kept_meta(job), task_category=_category(config))
         hidden = Hidden(secrets.values())
-        lines: list[str] = []
+        text = LogText()
 
         async def collect(client: AsyncConnectorServiceClient, options: dict[str, Any]) -> None:
-            length = 0
             async for part in client.get_task_logs(request, **options):
-                for line in [*part.body.results, *(line.message for line in part.body.lines)]:
-                    lines.append(line.rstrip("\n"))
-                    length += len(line)
-                if length > _MOST_LOGS:
+                text.add(part)
+                if text.is_full:
                     return
 
         try:
@@ -104,7 +101,7 @@ class Jobs:
             if error.code is Code.UNIMPLEMENTED or "NotImplementedError" in error.told:
                 return None
             raise
-        return hidden.hide("".join(f"{line}\n" for line in lines)) if lines else None
+        return None if text.is_empty else hidden.hide(str(text))
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

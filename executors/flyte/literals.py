@@ -181,7 +181,7 @@ def _plain_primitive(primitive: Any) -> Any:
         case "datetime":
             return rfc3339(primitive.datetime.ToDatetime(UTC))
         case "duration":
-            return _seconds(primitive.duration.ToTimedelta())
+            return seconds(primitive.duration.ToTimedelta())
         case "float_value":
             return _number(primitive.float_value)
         case None:
@@ -195,9 +195,10 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _seconds(span: timedelta) -> int | float:
-    seconds = span.total_seconds()
-    return int(seconds) if seconds.is_integer() else seconds
+def seconds(span: timedelta) -> int | float:
+    """A duration as JSON has it."""
+    total = span.total_seconds()
+    return int(total) if total.is_integer() else total
 
 
 def _number(value: float) -> float | str:
