@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import psycopg
 from sqlalchemy import URL
 
 from scheduler.store.engine import sqlite_file
@@ -44,6 +43,9 @@ class Listener:
             self._thread.join(timeout=3 * _LOOK_SECONDS)
 
     def _listen(self) -> None:
+        # Not at the top: a worker on SQLite does without nine megabytes.
+        import psycopg
+
         while not self._stopping.is_set():
             try:
                 with psycopg.connect(_conninfo(self._url), autocommit=True, connect_timeout=5) as connection:

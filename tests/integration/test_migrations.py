@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
 from scheduler.errors import SchemaMismatch
+from scheduler.store import migrations
 from scheduler.store.schema import metadata
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import require_schema, schema_state, table_names, upgrade_schema
@@ -32,6 +35,16 @@ def test_the_migrations_build_what_the_code_describes(database_url: str) -> None
     assert differences == []
     for name, wanted in described.items():
         assert wanted <= indexes[name]
+
+
+def test_the_files_of_the_migrations_say_their_revisions_and_their_order() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    revisions = list(ScriptDirectory.from_config(config).walk_revisions())
+    names = [Path(revision.path).name for revision in revisions]
+    assert [name[1:5] for name in names] == [revision.revision for revision in revisions]
+    assert names == sorted(names, reverse=True)
+    assert [revision.down_revision for revision in revisions] == [*(r.revision for r in revisions[1:]), None]
 
 
 def test_the_plan_source_is_computed_as_the_code_says(database_url: str) -> None:
