@@ -118,14 +118,12 @@ def test_what_happened_since_the_deploy_is_told_on_stderr_only(world: CliWorld) 
 
 
 def test_what_a_manifest_cannot_say_is_left_out_and_the_exit_code_says_so(world: CliWorld) -> None:
-    from datetime import timedelta
-
-    spec = TaskSpec("logging", timeout=timedelta(days=99_999))
+    spec = TaskSpec("logging", max_concurrent_runs=2_000_000)
     with world.client() as client:
         list(client.deploy([TaskDefinition("flytesnacks", "development", "endless", "v1", spec)], source="api"))
     result = world.call("export", "--domain", "development", exits=1)
     assert [task["name"] for task in yaml.safe_load(result.stdout)["tasks"]] == ["reports", "rests"]
-    assert result.stderr.startswith("left out: flytesnacks/development/endless: tasks[0].timeout")
+    assert result.stderr.startswith("left out: flytesnacks/development/endless: tasks[0].max_concurrent_runs")
 
 
 def test_what_does_not_exist_and_what_holds_nothing(world: CliWorld, tmp_path: Path, clock: ManualClock) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -218,9 +219,22 @@ def drawn_world(folder: Path, template: str) -> World:
     return world
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_after_any_deploy_every_trigger_fires_next_when_its_plan_said(sqlite_url: str, data: st.DataObject) -> None:
+    play_two_deploys(sqlite_url, data)
+
+
+@pytest.mark.heavy
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_after_many_more_deploys_every_trigger_fires_next_when_its_plan_said(
+    sqlite_url: str, data: st.DataObject
+) -> None:
+    play_two_deploys(sqlite_url, data)
+
+
+def play_two_deploys(sqlite_url: str, data: st.DataObject) -> None:
     drawn = data.draw(definitions(names=st.just("t")))
     names = [item.name for item in drawn.triggers]
     other = data.draw(definitions(names=st.just("t")))
