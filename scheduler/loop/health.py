@@ -41,8 +41,13 @@ class Health:
 
     def live(self) -> list[Check]:
         """Whether the event loop turns and the heartbeat beats; a database that is away changes neither."""
-        lag, bound = self._lag.worst, max(_LIVE_LAG, self._lease)
-        return [Check("loop", lag < bound, f"{lag:.3f} s late at worst, {bound:g} s is too much"), self._heartbeat()]
+        lag, bound, stage = self._lag.worst, max(_LIVE_LAG, self._lease), self._worker.stage
+        return [
+            # It leaves by itself then; should it hang in that, it needs help.
+            Check("worker", stage != "dying", stage),
+            Check("loop", lag < bound, f"{lag:.3f} s late at worst, {bound:g} s is too much"),
+            self._heartbeat(),
+        ]
 
     def ready(self) -> list[Check]:
         """Whether this worker fires and performs what is due."""

@@ -56,12 +56,14 @@ class Sampling:
     async def run_once(self) -> None:
         """One look, unless the last ones took too much of the time; one that fails leaves things as they were."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self._not_before:
-            return
+        if loop.time() < self._not_before or self._transactions.away:
+            return  # While the database is away, those who need it are first to notice its return.
         try:
             sample = await self._transactions.read(take_sample, self._executors)
         except StoreUnavailable:
             return  # Whoever cannot do without the database says so; here its age shows it.
+        except RuntimeError:
+            return  # The threads are closed: the worker is leaving.
         except Exception as error:
             # Figures that are missing are no reason to stop working.
             if not self._failing:

@@ -169,9 +169,11 @@ class Worker:
 
     @property
     def stage(self) -> str:
-        """Where in its life it stands: starting, working, or draining once it was told to stop or a loop has died."""
-        if self._stopping.is_set() or any(task.done() for task in self._tasks):
+        """Where in its life it stands: starting, working, draining once it was told to stop, or dying of a loop's error."""
+        if self._stopping.is_set():
             return "draining"
+        if any(task.done() for task in self._tasks):
+            return "dying"
         return "working" if self._tasks else "starting"
 
     # --- life --------------------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-from executors import LoggingExecutor
+from executors import Executor, LoggingExecutor, Outcome, RunContext, Succeeded
 from scheduler.app import App, HttpSessions
+from scheduler.client import Client
 from scheduler.loop import health as health_module
 from scheduler.loop import lag as lag_module
 from scheduler.loop import sampling as sampling_module
@@ -23,8 +25,10 @@ from scheduler.loop.health import Check, Health
 from scheduler.loop.lag import LoopLag
 from scheduler.loop.sampling import Sampling
 from scheduler.loop.worker import Worker
+from scheduler.services.plan import Planning
 from scheduler.settings import Settings
 from scheduler.store.transaction import Store
+from tests.integration.worlds import definition, key, trigger
 
 
 @dataclass
@@ -59,12 +63,14 @@ async def until(condition: Callable[[], object], what: str, within: float = 15) 
 
 
 @asynccontextmanager
-async def prepared(url: str, lease: str = "3s") -> AsyncIterator[tuple[Living, Callable[[], None]]]:
+async def prepared(
+    url: str, lease: str = "3s", executor: Executor | None = None
+) -> AsyncIterator[tuple[Living, Callable[[], None]]]:
     """A worker that has not begun, and what makes it begin; at the end it is told to stop, and has."""
     settings = Settings(
         database={"url": url}, tasks=(), worker={"lease": lease, "resync_interval": "200ms", "shutdown_grace": "1s"}
     )
-    executors = {"logging": LoggingExecutor()}
+    executors: dict[str, Executor] = {"logging": executor or LoggingExecutor()}
     app = App(settings, executors=executors)
     store, sessions = app.open_store(), HttpSessions()
     worker = app.make_worker(store, executors, sessions)
@@ -166,6 +172,42 @@ def test_a_loop_that_was_held_up_is_not_ready_for_a_while_and_not_live_if_it_was
             await until(lambda: not living.unlive, "the lag is past")
 
     asyncio.run(test())
+
+
+class Stubborn(Executor):
+    """Takes its time to end when it is told to."""
+
+    async def execute(self, run: RunContext) -> Outcome:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(2)
+            raise
+        return Succeeded()
+
+
+@pytest.mark.heavy
+def test_a_worker_of_which_a_loop_has_died_is_not_live_while_it_leaves(sqlite_url: str) -> None:
+    async def test() -> None:
+        async with prepared(sqlite_url, executor=Stubborn()) as (living, begin):
+            begin()
+            await until(lambda: living.health.is_ready, "it is ready")
+            client = Client(living.store, planning=Planning(60_000_000, "one"))
+            await asyncio.to_thread(client.ensure_projects, {"flytesnacks": ["development"]})
+            await asyncio.to_thread(list, client.deploy([definition(trigger("by-hand", None))]))
+            await asyncio.to_thread(client.fire, key("by-hand"))
+            await until(lambda: living.worker.dispatching.running, "it executes something")
+            await asyncio.to_thread(rename_table, living.store)
+            await until(lambda: living.unlive == {"worker"}, "a loop has died")
+            assert "worker" in living.unready
+
+    with pytest.raises(OperationalError, match="no such table"):
+        asyncio.run(test())
+
+
+def rename_table(store: Store) -> None:
+    with store.begin() as tx:
+        tx.connection.execute(text("ALTER TABLE runs RENAME TO elsewhere"))
 
 
 @pytest.mark.heavy
