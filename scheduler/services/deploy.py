@@ -14,7 +14,7 @@ from scheduler.domain.instants import Micros, from_datetime, to_micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import RevisionConflict
-from scheduler.services.jobs import jobs_of
+from scheduler.services.jobs import jobs_of, wakes_at
 from scheduler.services.plan import Batch, Planning, Pointed, plan_anew, pointed_at, write_plans
 from scheduler.services.standing import standing_document
 from scheduler.store.rows import Row
@@ -138,11 +138,14 @@ def write_triggers(
     if any(bool(row["gated"]) != pointed.gated for row in stored):
         tx.runs.limit([row["id"] for row in stored], pointed.gated)
     old_jobs = jobs_of(stored)
+    # Of a snooze that is cut short the planned activation must not stay.
+    told = (row for row in stored if row["name"] in difference.sets_active)
+    woken = {row["id"] for row in told if wakes_at(row, now) is not None}
     _write_rows(tx, task_id, pointed, difference, stored, now, by, source)
     rows = {row["id"]: row for row in tx.triggers.of_task(task_id)}
     locked = dues | tx.triggers.lock_due(rows.keys() - dues.keys())
     batch = Batch()
-    plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs)
+    plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs, activated=woken)
     write_plans(tx, batch)
 
 
@@ -209,8 +212,6 @@ def _write_rows(
                 "source": source,
                 "deleted_at": None,
                 "snoozed_until": None if told else row["snoozed_until"],
-                # Of a snooze that is cut short the planned activation must not stay.
-                "activated_at": None if told and row["snoozed_until"] is not None else row["activated_at"],
                 "skip_next_at": None if told else row["skip_next_at"],
                 "note": None if told else row["note"],
             }

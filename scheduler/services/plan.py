@@ -6,7 +6,7 @@ before it makes the new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,14 +74,14 @@ def plan_anew(
     batch: Batch,
     *,
     old_jobs: Mapping[int, Job] | None = None,
-    activated: bool = False,
+    activated: Container[int] = (),
 ) -> None:
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
     `old_jobs` are the schedules of the rows as they stood until now; else what the plan was made from is read from the row
     itself. It accounts for every slot the plan owed; where nobody knows it any more (other zone data, a trigger that was
-    set aside since), only the slot that was planned is. `activated`: those that are
-    live are so from now on, whatever they were.
+    set aside since), only the slot that was planned is. Of the triggers `activated` those that are live are so from now
+    on, whatever they were.
     """
     # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
     found = {due: rows[due.trigger_id] for due in dues if due.trigger_id in rows}
@@ -96,7 +96,7 @@ def plan_anew(
                 (old_jobs or {}).get(due.trigger_id),
                 open_runs.get(due.trigger_id, 0),
                 entries_before(tx, due, position_of(due, now)),
-                activated,
+                due.trigger_id in activated,
             )
             _plan_one(due, row, pointed.get(due.trigger_id), now, planning, batch, before)
         except SpecError as error:

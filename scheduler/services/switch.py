@@ -63,9 +63,9 @@ def switch_triggers(
         ]
     )
     batch = Batch()
-    stood = jobs_of(rows.values())
+    stood, activated = jobs_of(rows.values()), wanted if active else ()
     # Of a snooze that is cut short the planned activation must not stay.
-    plan_anew(tx, dues.values(), tx.triggers.load(wanted), planning, batch, old_jobs=stood, activated=active)
+    plan_anew(tx, dues.values(), tx.triggers.load(wanted), planning, batch, old_jobs=stood, activated=activated)
     write_plans(tx, batch)
     tx.tasks.refresh_summary(sorted({row["task_id"] for row in rows.values()}))
     tx.notify()

@@ -205,3 +205,11 @@ def test_a_trigger_at_an_older_version_obeys_its_tasks_limit(world: World) -> No
     world.sql("UPDATE triggers SET version = 'v1'")
     world.step("12:03")
     assert len(world.take("w1")) == 1
+
+
+def test_a_deploy_that_tells_a_trigger_to_be_active_loses_none_of_its_slots(world: World) -> None:
+    world.deploy(trigger(active=False))
+    world.client.activate(key())
+    world.client.snooze(key(), instant("12:01:30"))
+    world.at("12:05").deploy(trigger())
+    assert world.step() == ["12:02", "12:03", "12:04", "12:05"]
