@@ -130,6 +130,25 @@ def test_a_fault_in_one_file_deploys_nothing_and_names_every_fault(empty: CliWor
     assert not (empty.folder / "scheduler.db").exists()
 
 
+def test_when_the_database_fails_half_way_what_was_done_is_told(sqlite_url: str, empty: CliWorld) -> None:
+    with empty.store() as store, store.begin() as tx:
+        tx.connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON triggers WHEN NEW.name = 'refused' "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    tasks = "".join(
+        f"  - {{name: {name}, version: v1, executor: logging, triggers: [{{name: {trigger}}}]}}\n"
+        for name, trigger in (("a", "fine"), ("b", "refused"), ("c", "fine"))
+    )
+    manifest = str(empty.write("tasks.yaml", f"tasks:\n{tasks}"))
+    result = empty.call("deploy", manifest, "-o", "json", exits=1)
+    assert [(task["name"], task["action"]) for task in json.loads(result.stdout)] == [("a", "created")]
+    assert "the disk is full" in result.stderr
+    assert [task["name"] for task in empty.json("tasks", "list")] == ["a"]
+    told = empty.call("deploy", manifest, exits=1).stdout
+    assert told == "flytesnacks/development/a v1 unchanged\n"
+
+
 def test_values_that_would_tear_a_line_are_escaped_and_long_ones_cut(empty: CliWorld) -> None:
     manifest = empty.write("tasks.yaml", REPORTS)
     empty.call("deploy", str(manifest))
