@@ -93,7 +93,7 @@ def deploy_task(
     # The newest date is the latest version, also where the clock was set back since the last deploy.
     deployed_at = now if task["deployed_at"] is None else max(now, task["deployed_at"] + 1)
     tx.tasks.save_version(task["id"], definition, spec_digest, deployed_at, by)
-    tx.tasks.record_deploy(task["id"], definition, deployed_at, by)
+    tx.tasks.record_deploy(task["id"], definition, digest, deployed_at, by)
     pointed = pointed_at(definition.version, definition.spec, spec_digest)
     write_triggers(tx, task["id"], pointed, difference, stored, dues, planning, now, by, source)
     tx.tasks.refresh_summary([task["id"]])
@@ -145,7 +145,8 @@ def write_triggers(
     rows = {row["id"]: row for row in tx.triggers.of_task(task_id)}
     locked = dues | tx.triggers.lock_due(rows.keys() - dues.keys())
     batch = Batch()
-    plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs, activated=woken)
+    known = {key: pointed for key, row in rows.items() if row["version"] == pointed.version}
+    plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs, activated=woken, known=known)
     write_plans(tx, batch)
 
 

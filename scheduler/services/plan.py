@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from scheduler.domain.identity import slot_run_name
@@ -75,19 +76,22 @@ def plan_anew(
     *,
     old_jobs: Mapping[int, Job] | None = None,
     activated: Container[int] = (),
+    known: Mapping[int, Pointed] = MappingProxyType({}),
 ) -> None:
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
     `old_jobs` are the schedules of the rows as they stood until now; else what the plan was made from is read from the row
     itself. It accounts for every slot the plan owed; where nobody knows it any more (other zone data, a trigger that was
     set aside since), only the slot that was planned is. Of the triggers `activated` those that are live are so from now
-    on, whatever they were.
+    on, whatever they were. `known` says what triggers point at, as far as the caller knows it.
     """
     # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
     found = {due: rows[due.trigger_id] for due in dues if due.trigger_id in rows}
     if not found:
         return
-    pointed = pointed_versions(tx, found.values())
+    # A trigger that owes nothing needs no version to be planned.
+    unknown = [row for row in found.values() if row["id"] not in known and row["active"] and row["deleted_at"] is None]
+    pointed = {**pointed_versions(tx, unknown), **known}
     open_runs = open_runs_of(tx, found.values())
     now = tx.now()
     for due, row in found.items():

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -49,6 +49,13 @@ TEXT: TypeEngine[Any] = Text()
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"}
 
 
+class Batch(NamedTuple):
+    """Rows that a statement reads from `rows`, and `send`, which makes the statement's parameters of their values."""
+
+    rows: FromClause
+    send: Callable[[Sequence[Sequence[Any]]], dict[str, Any]]
+
+
 class Dialect(Protocol):
     """One database's ways; a row lock taken through it lasts until the transaction ends."""
 
@@ -63,6 +70,10 @@ class Dialect(Protocol):
 
     def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
         """A batch of values as something to select from; one statement text whatever the batch's size."""
+        ...
+
+    def batch(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> Batch:
+        """As `rows`, for a statement that is built before its values are known: they come with its execution."""
         ...
 
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
@@ -123,8 +134,21 @@ class PostgresDialect:
             _array(f"{name}_{index}", kind, array)
             for index, (array, kind) in enumerate(zip(arrays, columns.values(), strict=True))
         ]
-        derived = func.unnest(*binds).table_valued(*(column(label, kind) for label, kind in columns.items()), name=name)
-        return derived.render_derived()
+        return _unnested(name, columns, binds)
+
+    def batch(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> Batch:
+        kinds = list(columns.values())
+        labels = [f"{name}_{index}" for index in range(len(kinds))]
+        binds = [
+            cast(bindparam(label, type_=Text()), postgresql.ARRAY(kind))
+            for label, kind in zip(labels, kinds, strict=True)
+        ]
+
+        def send(values: Sequence[Sequence[Any]]) -> dict[str, Any]:
+            arrays = zip(*values, strict=True) if values else iter([()] * len(kinds))
+            return {label: _array_text(kind, array) for label, kind, array in zip(labels, kinds, arrays, strict=True)}
+
+        return Batch(_unnested(name, columns, binds), send)
 
     def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         # Joined, not `= ANY(…)`: an array that is not known when the statement is planned would be read through for every
@@ -170,17 +194,13 @@ class SqliteDialect:
         return None
 
     def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
-        # json_each reads the whole batch out of one bound text, as unnest does with arrays.
-        payload: BindParameter[str] = bindparam(name, json.dumps(values, separators=(",", ":")), unique=True)
-        each = func.json_each(payload).table_valued("value", name=f"{name}_json")
-        picked = [
-            cast(func.json_extract(each.c.value, f"$[{index}]"), kind).label(label)
-            if not isinstance(kind, (Text, String))
-            else func.json_extract(each.c.value, f"$[{index}]", type_=kind).label(label)
-            for index, (label, kind) in enumerate(columns.items())
-        ]
-        subquery: Subquery = select(*picked).select_from(each).subquery(name)
-        return subquery
+        payload: BindParameter[str] = bindparam(name, _json_rows(values), unique=True)
+        return _extracted(name, columns, payload)
+
+    def batch(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> Batch:
+        label = f"{name}_rows"
+        rows = _extracted(name, columns, bindparam(label, type_=Text()))
+        return Batch(rows, lambda values: {label: _json_rows(values)})
 
     def among(self, column: ColumnElement[Any], kind: TypeEngine[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         payload: BindParameter[str] = bindparam("among", json.dumps(list(values)), unique=True)
@@ -215,14 +235,40 @@ class SqliteDialect:
         """BEGIN IMMEDIATE is the lock."""
 
 
+def _json_rows(values: Sequence[Sequence[Any]]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _extracted(name: str, columns: Mapping[str, TypeEngine[Any]], payload: BindParameter[str]) -> FromClause:
+    # json_each reads the whole batch out of one bound text, as unnest does with arrays.
+    each = func.json_each(payload).table_valued("value", name=f"{name}_json")
+    picked = [
+        cast(func.json_extract(each.c.value, f"$[{index}]"), kind).label(label)
+        if not isinstance(kind, (Text, String))
+        else func.json_extract(each.c.value, f"$[{index}]", type_=kind).label(label)
+        for index, (label, kind) in enumerate(columns.items())
+    ]
+    subquery: Subquery = select(*picked).select_from(each).subquery(name)
+    return subquery
+
+
 def _array(name: str, kind: TypeEngine[Any], values: Sequence[Any]) -> ColumnElement[Any]:
     """An array parameter, sent as the text the server reads: the driver would look at every single element."""
+    bind: BindParameter[str] = bindparam(name, _array_text(kind, values), type_=Text(), unique=True)
+    return cast(bind, postgresql.ARRAY(kind))
+
+
+def _array_text(kind: TypeEngine[Any], values: Sequence[Any]) -> str:
     if isinstance(kind, (Text, String)):
         items = ["NULL" if value is None else _quoted(value) for value in values]
     else:
         items = ["NULL" if value is None else str(value) for value in values]
-    bind: BindParameter[str] = bindparam(name, "{" + ",".join(items) + "}", type_=Text(), unique=True)
-    return cast(bind, postgresql.ARRAY(kind))
+    return "{" + ",".join(items) + "}"
+
+
+def _unnested(name: str, columns: Mapping[str, TypeEngine[Any]], arrays: Iterable[ColumnElement[Any]]) -> FromClause:
+    labelled = (column(label, kind) for label, kind in columns.items())
+    return func.unnest(*arrays).table_valued(*labelled, name=name).render_derived()
 
 
 def _quoted(value: str) -> str:

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, and_, case, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    ScalarSelect,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import SPEC_FORMAT, TaskDefinition, TaskSpec
 from scheduler.errors import StoreError
-from scheduler.store.dialect import TEXT
+from scheduler.store.dialect import BIGINT, TEXT, Batch, Dialect
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import projects, task_deploys, task_specs, task_versions, tasks, triggers
 
 if TYPE_CHECKING:
@@ -38,8 +52,7 @@ class TaskTable:
 
     def knows(self, project: str, domain: str) -> bool:
         """Whether this domain of this project is recorded."""
-        statement = select(projects.c.domain).where(projects.c.project == project, projects.c.domain == domain)
-        return self._tx.connection.execute(statement).first() is not None
+        return self._tx.connection.execute(_KNOWS, {"in_project": project, "in_domain": domain}).first() is not None
 
     def known_projects(self) -> dict[str, list[str]]:
         """The domains of every recorded project, both by name."""
@@ -50,11 +63,14 @@ class TaskTable:
 
     def lock(self, project: str, domain: str, name: str) -> RowMapping:
         """The task's row, made if absent, locked until the transaction ends: deploys of one task queue here."""
-        insert = self._tx.dialect.insert(tasks).values(project=project, domain=domain, name=name)
-        self._tx.connection.execute(insert.on_conflict_do_nothing(index_elements=["project", "domain", "name"]))
-        statement = select(tasks).where(_is_task(project, domain, name))
-        locked = self._tx.dialect.locked(statement, of=tasks, skip=False)
-        return self._tx.connection.execute(locked).mappings().one()
+        insert, lock = _insert_and_lock(self._tx.dialect)
+        key = {"of_project": project, "of_domain": domain, "of_name": name}
+        found = self._tx.connection.execute(lock, key).mappings().one_or_none()
+        if found is not None:
+            return found
+        # Whoever makes it in the same moment is waited for.
+        self._tx.connection.execute(insert, {"project": project, "domain": domain, "name": name})
+        return self._tx.connection.execute(lock, key).mappings().one()
 
     def lock_ids(self, task_ids: Iterable[int]) -> None:
         """Locks these tasks until the transaction ends."""
@@ -74,8 +90,8 @@ class TaskTable:
 
     def find(self, project: str, domain: str, name: str) -> RowMapping | None:
         """The task's row without a lock, a deleted one's too."""
-        statement = select(tasks).where(_is_task(project, domain, name))
-        return self._tx.connection.execute(statement).mappings().one_or_none()
+        key = {"of_project": project, "of_domain": domain, "of_name": name}
+        return self._tx.connection.execute(_FIND, key).mappings().one_or_none()
 
     def save_spec(self, spec: TaskSpec) -> str:
         """Keeps the specification under its digest, once however many versions use it; returns the digest."""
@@ -86,13 +102,12 @@ class TaskTable:
     def save_encoded_spec(self, digest: str, spec_format: str, encoded: bytes) -> None:
         """Keeps the bytes as they are; a digest that is there already is left alone, and is there until we commit."""
         row = {"digest": digest, "format": spec_format, "spec": encoded, "created_at": self._tx.now()}
-        insert = self._tx.dialect.insert(task_specs).on_conflict_do_nothing()
-        # A lock that only keeps it from being removed; SQLite has none and needs none.
-        there = select(task_specs.c.digest).where(task_specs.c.digest == digest)
-        there = there.with_for_update(read=True, key_share=True)
+        insert = _insert_spec(self._tx.dialect)
         # Whoever collects orphans may have removed it between the two statements.
         for _ in range(_SPEC_TRIES):
-            if self._tx.connection.execute(insert, row).rowcount or self._tx.connection.execute(there).first():
+            if self._tx.connection.execute(insert, row).rowcount:
+                return
+            if self._tx.connection.execute(_KEEP_SPEC, {"of_digest": digest}).first():
                 return
         raise StoreError(f"task spec {digest} is removed as often as it is saved")
 
@@ -121,11 +136,7 @@ class TaskTable:
             "deployed_at": now,
             "deployed_by": by,
         }
-        statement = self._tx.dialect.insert(task_versions).values(values)
-        changed = {name: statement.excluded[name] for name in values if name not in ("task_id", "version")}
-        self._tx.connection.execute(
-            statement.on_conflict_do_update(index_elements=["task_id", "version"], set_=changed)
-        )
+        self._tx.connection.execute(_save_version(self._tx.dialect), values)
 
     def deployed_before(self, task_id: int, deploy_digest: str) -> bool:
         """Whether the task was ever deployed with exactly this content."""
@@ -134,22 +145,19 @@ class TaskTable:
         )
         return self._tx.connection.execute(statement).first() is not None
 
-    def record_deploy(self, task_id: int, definition: TaskDefinition, now: Micros, by: str) -> None:
-        """Makes the version the task's latest and remembers what this deploy said."""
-        self._tx.connection.execute(
-            update(tasks)
-            .where(tasks.c.id == task_id)
-            .values(
-                latest_version=definition.version,
-                deploy_digest=definition.deploy_digest,
-                max_concurrent_runs=definition.spec.max_concurrent_runs,
-                deployed_at=now,
-                deployed_by=by,
-                deleted_at=None,
-            )
-        )
-        deploy = {"task_id": task_id, "deploy_digest": definition.deploy_digest, "first_at": now}
-        self._tx.connection.execute(self._tx.dialect.insert(task_deploys).on_conflict_do_nothing(), [deploy])
+    def record_deploy(self, task_id: int, definition: TaskDefinition, digest: str, now: Micros, by: str) -> None:
+        """Makes the version the task's latest and remembers what this deploy said, by its digest."""
+        said = {
+            "of_task": task_id,
+            "set_version": definition.version,
+            "set_digest": digest,
+            "set_limit": definition.spec.max_concurrent_runs,
+            "set_at": now,
+            "set_by": by,
+        }
+        self._tx.connection.execute(_RECORD_DEPLOY, said)
+        deploy = {"task_id": task_id, "deploy_digest": digest, "first_at": now}
+        self._tx.connection.execute(_insert_deploy(self._tx.dialect), deploy)
 
     def forget_deploy(self, task_ids: Sequence[int]) -> None:
         """Somebody changed what the last deploy said: the same deploy once more is something new."""
@@ -167,22 +175,8 @@ class TaskTable:
 
     def refresh_summary(self, task_ids: Sequence[int]) -> None:
         """Counts the live and the active triggers of these tasks anew, and names the one where there is just one."""
-        live = and_(triggers.c.task_id == tasks.c.id, triggers.c.deleted_at.is_(None))
-        alone = func.count() == 1
-
-        def summary(value: ColumnElement[Any]) -> ScalarSelect[Any]:
-            return select(value).where(live).scalar_subquery()
-
-        self._tx.connection.execute(
-            update(tasks)
-            .where(tasks.c.id.in_(task_ids))
-            .values(
-                total_triggers=summary(func.count()),
-                active_triggers=summary(func.count(case((triggers.c.active, 1)))),
-                trigger_name=summary(case((alone, func.min(triggers.c.name)))),
-                trigger_automation=summary(case((alone, func.min(triggers.c.automation)))),
-            )
-        )
+        statement, batch = _refresh_summary(self._tx.dialect)
+        self._tx.connection.execute(statement, batch.send([(task_id,) for task_id in task_ids]))
 
     def version_of(self, task_id: int, version: str | None) -> RowMapping | None:
         """A version's row; without a name, the newest deployed one's."""
@@ -208,5 +202,76 @@ class TaskTable:
         return [(row.project, row.domain, row.name) for row in self._tx.connection.execute(statement)]
 
 
-def _is_task(project: str, domain: str, name: str) -> ColumnElement[bool]:
-    return and_(tasks.c.project == project, tasks.c.domain == domain, tasks.c.name == name)
+# --- statements of every deploy, built once --------------------------------------------------------------------------
+
+_KNOWS = select(projects.c.domain).where(
+    projects.c.project == bindparam("in_project"), projects.c.domain == bindparam("in_domain")
+)
+_FIND = select(tasks).where(
+    tasks.c.project == bindparam("of_project"),
+    tasks.c.domain == bindparam("of_domain"),
+    tasks.c.name == bindparam("of_name"),
+)
+# A lock that only keeps it from being removed; SQLite has none and needs none.
+_KEEP_SPEC = (
+    select(task_specs.c.digest)
+    .where(task_specs.c.digest == bindparam("of_digest"))
+    .with_for_update(read=True, key_share=True)
+)
+_RECORD_DEPLOY = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("of_task"))
+    .values(
+        latest_version=bindparam("set_version"),
+        deploy_digest=bindparam("set_digest"),
+        max_concurrent_runs=bindparam("set_limit"),
+        deployed_at=bindparam("set_at"),
+        deployed_by=bindparam("set_by"),
+        deleted_at=None,
+    )
+)
+
+
+@prepared
+def _insert_and_lock(dialect: Dialect) -> tuple[Any, Select[Any]]:
+    insert = dialect.insert(tasks).on_conflict_do_nothing(index_elements=["project", "domain", "name"])
+    return insert, dialect.locked(_FIND, of=tasks, skip=False)
+
+
+@prepared
+def _insert_spec(dialect: Dialect) -> Any:
+    return dialect.insert(task_specs).on_conflict_do_nothing()
+
+
+@prepared
+def _insert_deploy(dialect: Dialect) -> Any:
+    return dialect.insert(task_deploys).on_conflict_do_nothing()
+
+
+@prepared
+def _save_version(dialect: Dialect) -> Any:
+    statement = dialect.insert(task_versions)
+    changed = {item.name: item for item in statement.excluded if item.name not in ("task_id", "version")}
+    return statement.on_conflict_do_update(index_elements=["task_id", "version"], set_=changed)
+
+
+@prepared
+def _refresh_summary(dialect: Dialect) -> tuple[Update, Batch]:
+    batch = dialect.batch("s", {"id": BIGINT})
+    live = and_(triggers.c.task_id == tasks.c.id, triggers.c.deleted_at.is_(None))
+    alone = func.count() == 1
+
+    def summary(value: ColumnElement[Any]) -> ScalarSelect[Any]:
+        return select(value).where(live).scalar_subquery()
+
+    statement = (
+        update(tasks)
+        .where(tasks.c.id.in_(select(batch.rows.c.id)))
+        .values(
+            total_triggers=summary(func.count()),
+            active_triggers=summary(func.count(case((triggers.c.active, 1)))),
+            trigger_name=summary(case((alone, func.min(triggers.c.name)))),
+            trigger_automation=summary(case((alone, func.min(triggers.c.automation)))),
+        )
+    )
+    return statement, batch

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, Update, and_, bindparam, func, literal, or_, select, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
+from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT, Batch, Dialect
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import task_versions, tasks, trigger_due, trigger_revisions, triggers
 
 if TYPE_CHECKING:
@@ -139,25 +140,21 @@ class TriggerTable:
         if not wanted:
             return {}
         self.ensure_due(wanted)
-        statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(wanted)).order_by(trigger_due.c.trigger_id)
-        locked = self._tx.dialect.locked(statement, of=trigger_due, skip=False)
-        return {row.trigger_id: DueRow(*row) for row in self._tx.connection.execute(locked)}
+        locked, batch = _lock_due(self._tx.dialect)
+        rows = self._tx.connection.execute(locked, batch.send([(trigger_id,) for trigger_id in wanted]))
+        return {row.trigger_id: DueRow(*row) for row in rows}
 
     def ensure_due(self, trigger_ids: Sequence[int]) -> None:
         """Gives every trigger its row in the due-queue."""
-        insert = self._tx.dialect.insert(trigger_due).on_conflict_do_nothing(index_elements=["trigger_id"])
+        insert = _ensure_due(self._tx.dialect)
         self._tx.connection.execute(insert, [{"trigger_id": trigger_id} for trigger_id in trigger_ids])
 
     def advance(self, rows: Sequence[Advance]) -> None:
         """Writes decisions back; the caller holds the rows."""
         if not rows:
             return
-        batch = self._tx.dialect.rows("a", dict(zip(Advance._fields, _ADVANCE_TYPES, strict=True)), rows)
-        values: dict[str, Any] = {name: batch.c[name] for name in Advance._fields if name != "trigger_id"}
-        values["fired_at"] = func.coalesce(batch.c.fired_at, trigger_due.c.fired_at)
-        self._tx.connection.execute(
-            update(trigger_due).where(trigger_due.c.trigger_id == batch.c.trigger_id).values(values)
-        )
+        statement, batch = _advance(self._tx.dialect)
+        self._tx.connection.execute(statement, batch.send(rows))
 
     def next_due_at(self) -> Micros | None:
         """When the next trigger is due, locked or not; None where nothing is planned."""
@@ -198,23 +195,16 @@ class TriggerTable:
 
     def of_task(self, task_id: int) -> list[RowMapping]:
         """Every trigger the task ever had, deleted ones included."""
-        statement = (
-            select(triggers, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
-            .join(tasks, tasks.c.id == triggers.c.task_id)
-            .where(triggers.c.task_id == task_id)
-            .order_by(triggers.c.id)
-        )
-        return list(self._tx.connection.execute(statement).mappings())
+        return list(self._tx.connection.execute(_OF_TASK, {"of_task": task_id}).mappings())
 
     def insert(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """New triggers of one task; returns their ids by name."""
         if not rows:
             return {}
-        self._tx.connection.execute(triggers.insert(), list(rows))
-        task_id = rows[0]["task_id"]
+        self._tx.connection.execute(_INSERT, list(rows))
         names = {row["name"] for row in rows}
-        statement = select(triggers.c.id, triggers.c.name).where(triggers.c.task_id == task_id)
-        return {row.name: row.id for row in self._tx.connection.execute(statement) if row.name in names}
+        found = self._tx.connection.execute(_NAMES_OF_TASK, {"of_task": rows[0]["task_id"]})
+        return {row.name: row.id for row in found if row.name in names}
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Changes triggers; every row names its `id` and the same columns."""
@@ -232,23 +222,18 @@ class TriggerTable:
         """Writes what planning these triggers changed about them."""
         if not changes:
             return
-        types = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT)
-        batch = self._tx.dialect.rows("c", dict(zip(PlanChange._fields, types, strict=True)), changes)
-        values = {name: batch.c[name] for name in PlanChange._fields if name != "trigger_id"}
-        self._tx.connection.execute(update(triggers).where(triggers.c.id == batch.c.trigger_id).values(values))
+        statement, batch = _record_planning(self._tx.dialect)
+        self._tx.connection.execute(statement, batch.send(changes))
 
     def mark_planned(self, trigger_ids: Sequence[int]) -> None:
         """Records that these triggers' plans were made from what stands there now."""
-        self._tx.connection.execute(
-            update(triggers)
-            .where(self._tx.dialect.among(triggers.c.id, BIGINT, trigger_ids))
-            .values(planned_from=triggers.c.plan_source)
-        )
+        statement, batch = _mark_planned(self._tx.dialect)
+        self._tx.connection.execute(statement, batch.send([(trigger_id,) for trigger_id in trigger_ids]))
 
     def append_revisions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds to the history of changes; nothing there is ever rewritten."""
         if rows:
-            self._tx.connection.execute(trigger_revisions.insert(), list(rows))
+            self._tx.connection.execute(_APPEND_REVISIONS, list(rows))
 
     def that_may_pause(self, trigger_ids: Sequence[int]) -> Sequence[RowMapping]:
         """Those of these triggers that are active and have `pause_on_failure`: their ids and tasks."""
@@ -353,6 +338,51 @@ class TriggerTable:
 
 
 _ADVANCE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, TEXT)
+_PLAN_CHANGE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT)
+_INSERT = triggers.insert()
+_APPEND_REVISIONS = trigger_revisions.insert()
+_NAMES_OF_TASK = select(triggers.c.id, triggers.c.name).where(triggers.c.task_id == bindparam("of_task"))
+_OF_TASK = (
+    select(triggers, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
+    .join(tasks, tasks.c.id == triggers.c.task_id)
+    .where(triggers.c.task_id == bindparam("of_task"))
+    .order_by(triggers.c.id)
+)
+
+
+@prepared
+def _ensure_due(dialect: Dialect) -> Any:
+    return dialect.insert(trigger_due).on_conflict_do_nothing(index_elements=["trigger_id"])
+
+
+@prepared
+def _lock_due(dialect: Dialect) -> tuple[Select[Any], Batch]:
+    batch = dialect.batch("d", {"id": BIGINT})
+    chosen = trigger_due.c.trigger_id.in_(select(batch.rows.c.id))
+    statement = select(*_DUE).where(chosen).order_by(trigger_due.c.trigger_id)
+    return dialect.locked(statement, of=trigger_due, skip=False), batch
+
+
+@prepared
+def _advance(dialect: Dialect) -> tuple[Update, Batch]:
+    batch = dialect.batch("a", dict(zip(Advance._fields, _ADVANCE_TYPES, strict=True)))
+    values: dict[str, Any] = {name: batch.rows.c[name] for name in Advance._fields if name != "trigger_id"}
+    values["fired_at"] = func.coalesce(batch.rows.c.fired_at, trigger_due.c.fired_at)
+    return update(trigger_due).where(trigger_due.c.trigger_id == batch.rows.c.trigger_id).values(values), batch
+
+
+@prepared
+def _record_planning(dialect: Dialect) -> tuple[Update, Batch]:
+    batch = dialect.batch("c", dict(zip(PlanChange._fields, _PLAN_CHANGE_TYPES, strict=True)))
+    values = {name: batch.rows.c[name] for name in PlanChange._fields if name != "trigger_id"}
+    return update(triggers).where(triggers.c.id == batch.rows.c.trigger_id).values(values), batch
+
+
+@prepared
+def _mark_planned(dialect: Dialect) -> tuple[Update, Batch]:
+    batch = dialect.batch("m", {"id": BIGINT})
+    chosen = triggers.c.id.in_(select(batch.rows.c.id))
+    return update(triggers).where(chosen).values(planned_from=triggers.c.plan_source), batch
 
 
 def _listing() -> Select[Any]:
