@@ -16,7 +16,10 @@ app = new_group(VerbGroup, "Look after the database.")
 
 @app.command("upgrade")
 def upgrade(ctx: typer.Context) -> None:
-    """Bring the schema up to date; an embedded database is made if it is not there."""
+    """Bring the schema up to date.
+
+    An embedded database is made if it is not there.
+    """
     before = Invocation.of(ctx).app.upgrade()
     if before.current:
         emit(f"the schema is {before.needed} already")
@@ -26,7 +29,10 @@ def upgrade(ctx: typer.Context) -> None:
 
 @app.command("current")
 def current(ctx: typer.Context) -> None:
-    """Print which schema the database has and which one is needed; exit 1 unless they are the same."""
+    """Print which schema the database has and needs.
+
+    The exit code is 1 unless they are the same.
+    """
     state = Invocation.of(ctx).app.schema_state()
     details((("found", state.found or "none"), ("needed", state.needed)))
     if state.current:
@@ -43,10 +49,10 @@ def restored(
     ] = False,
     skip: Annotated[bool, typer.Option("--skip", help="Skip what the backup owes, and abort its open runs.")] = False,
 ) -> None:
-    """Say that the database was restored from a backup, before any worker is started on it.
+    """Say that the database was restored from a backup.
 
-    Workers of before are void: what they still send does not count. Slots that were decided after the backup was taken are
-    owed again; their runs have the names and keys they had.
+    Say it before any worker is started on it. Workers of before are void: what they still send does not count. Slots that
+    were decided after the backup was taken are owed again; their runs have the names and keys they had.
     """
     if catch_up == skip:
         raise Refused("choose what becomes of the slots the backup owes: --catch-up or --skip")

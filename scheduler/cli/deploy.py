@@ -32,7 +32,7 @@ def deploy(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help="Manifests, files or folders; else those of the settings.", show_default=False
+            metavar="PATH", help="Manifests, files or folders; else those of the settings.", show_default=False
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,

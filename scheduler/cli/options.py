@@ -34,11 +34,11 @@ TriggerArgument: TypeAlias = Annotated[
 ]
 TriggersArgument: TypeAlias = Annotated[
     list[str],
-    typer.Argument(metavar="TRIGGER...", help="task/name or project/domain/task/name.", show_default=False),
+    typer.Argument(metavar="TRIGGER", help="task/name or project/domain/task/name.", show_default=False),
 ]
 SomeTriggersArgument: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TRIGGER]...", help="task/name or project/domain/task/name.", show_default=False),
+    typer.Argument(metavar="TRIGGER", help="task/name or project/domain/task/name.", show_default=False),
 ]
 AllOption: TypeAlias = Annotated[bool, typer.Option("--all", help="Every one there is.")]
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing it to many.")]
@@ -50,7 +50,7 @@ RevisionOption: TypeAlias = Annotated[
 ]
 RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.", show_default=False)]
 SomeRunsArgument: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[RUN]...", help="The runs' names.", show_default=False)
+    list[str] | None, typer.Argument(metavar="RUN", help="The runs' names.", show_default=False)
 ]
 PhaseOption: TypeAlias = Annotated[
     str | None, typer.Option("--phase", help=f"Only runs in this phase: {', '.join(Phase)}.", show_default=False)

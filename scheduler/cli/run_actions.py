@@ -42,9 +42,10 @@ def cancel(
     since: SinceOption = None,
     yes: YesOption = False,
 ) -> None:
-    """End runs: queued ones at once, those under way as soon as their code has ended.
+    """End runs.
 
-    Without names, the open runs that the filters choose.
+    Queued ones end at once, those under way as soon as their code has ended. Without names, the open runs that the
+    filters choose.
     """
     from scheduler.cli.keys import run_named
 
@@ -81,9 +82,10 @@ def retry(
     since: SinceOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Queue runs that ended without success for one more attempt: same name, same slot, same inputs.
+    """Queue runs for one more attempt.
 
-    Without names, the FAILED and TIMED_OUT runs that the filters choose; ABORTED ones with --phase ABORTED.
+    They ended without success, and keep their name, slot and inputs. Without names, the FAILED and TIMED_OUT runs that the
+    filters choose; ABORTED ones with --phase ABORTED.
     """
     from scheduler.cli.keys import run_named
 

@@ -25,7 +25,7 @@ def logs(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Print what a run's code printed, attempt by attempt.
+    """Print what a run's code printed.
 
     It is kept when an attempt ends, and only its end where it is long.
     """

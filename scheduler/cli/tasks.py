@@ -42,7 +42,10 @@ def list_tasks(
     page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the latest version of every task, by name; --since is when it was deployed."""
+    """List the latest version of every task.
+
+    --since is when it was deployed.
+    """
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
@@ -127,7 +130,10 @@ def versions(
     page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the versions of a task, newest first; of a deleted one, too."""
+    """List the versions of a task, newest first.
+
+    Of a deleted one, too.
+    """
     from scheduler.cli import documents
     from scheduler.cli.keys import task_key
     from scheduler.cli.paging import filters_of, tell_of_the_next
@@ -170,7 +176,7 @@ def delete(
     ctx: typer.Context,
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Their names or project/domain/name.", show_default=False),
+        typer.Argument(metavar="TASK", help="Their names or project/domain/name.", show_default=False),
     ] = None,
     project: ProjectOption = None,
     domain: DomainOption = None,
@@ -180,7 +186,7 @@ def delete(
         str | None, typer.Option("--version", metavar="VERSION", help="Only this version of the one task.")
     ] = None,
 ) -> None:
-    """Take tasks out of the listings and delete their triggers; or remove one version of a task.
+    """Delete tasks and their triggers, or one version.
 
     Versions, revisions and runs of a deleted task stay, and a deploy brings it back.
     """

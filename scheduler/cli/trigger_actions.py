@@ -37,7 +37,10 @@ def activate(
     yes: YesOption = False,
     revision: RevisionOption = None,
 ) -> None:
-    """Make triggers owe slots again, from now on; a snooze ends, too."""
+    """Make triggers owe slots again, from now on.
+
+    A snooze ends, too.
+    """
     with _chosen(ctx, "activate", triggers, project, domain, task, every, yes) as (client, keys):
         known = expected(keys, revision)
         together(keys, lambda some: client.activate_many(some, expected_revisions=known), "activated", "already active")
@@ -53,7 +56,10 @@ def deactivate(
     yes: YesOption = False,
     revision: RevisionOption = None,
 ) -> None:
-    """Make triggers owe nothing; their runs that have not started are aborted."""
+    """Make triggers owe nothing.
+
+    Their runs that have not started are aborted.
+    """
     with _chosen(ctx, "deactivate", triggers, project, domain, task, every, yes) as (client, keys):
         known = expected(keys, revision)
         together(
@@ -71,9 +77,10 @@ def delete(
     yes: YesOption = False,
     revision: RevisionOption = None,
 ) -> None:
-    """Delete triggers: due slots are skipped, runs that have not started are aborted.
+    """Delete triggers.
 
-    Their revisions and runs stay, and a deploy that names one brings it back.
+    Due slots are skipped, and runs that have not started are aborted. Their revisions and runs stay, and a deploy that
+    names one brings it back.
     """
     with _chosen(ctx, "delete", triggers, project, domain, task, every, yes) as (client, keys):
         known = expected(keys, revision)
@@ -91,7 +98,10 @@ def skip_next(
     every: AllOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Skip the next slot of triggers; said twice before that slot, it is the same one."""
+    """Skip the next slot of triggers.
+
+    Said twice before that slot, it is the same one.
+    """
     from scheduler.cli.times import reading, zone_of_document
 
     with _chosen(ctx, "skip the next slot of", triggers, project, domain, task, every, yes) as (client, keys):
@@ -119,9 +129,9 @@ def snooze(
         str | None, typer.Option("--until", metavar="WHEN", help="Until a time such as 2026-11-21T02:00:00Z.")
     ] = None,
 ) -> None:
-    """Make triggers owe nothing for a while; they go on by themselves.
+    """Make triggers owe nothing for a while.
 
-    What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
+    They go on by themselves. What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
     """
     from scheduler.cli.times import reading, utc, zone_of_document
     from scheduler.domain.instants import SECOND, parse_duration, parse_rfc3339, to_micros

@@ -44,7 +44,10 @@ def list_triggers(
     page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List triggers by name, with what they fire next; --since is when they were changed."""
+    """List triggers with what they fire next.
+
+    --since is when they were changed.
+    """
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
@@ -145,7 +148,10 @@ def revisions(
     page: PageOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the changes of a trigger, newest first; of a deleted one, too."""
+    """List the changes of a trigger, newest first.
+
+    Of a deleted one, too.
+    """
     from scheduler.cli import documents
     from scheduler.cli.keys import trigger_key
     from scheduler.cli.paging import filters_of, tell_of_the_next
