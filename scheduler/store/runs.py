@@ -275,9 +275,9 @@ class RunTable(RunResults, RunEndings):
     def _count_starts(self, taken: Iterable[TakenRun]) -> None:
         for run in taken:
             # Until it is first taken, a slot's run may start from the slot's due instant on.
-            first = run.fence == 1 and run.kind == Kind.SCHEDULED
-            lateness = max(0, run.started_at - run.not_before) if first else None
-            self._tx.tally.started.append(Start(run.executor, run.kind, run.priority > 0, lateness))
+            scheduled = run.kind == Kind.SCHEDULED
+            lateness = max(0, run.started_at - run.not_before) if scheduled and run.fence == 1 else None
+            self._tx.tally.started.append(Start(run.executor, run.kind, scheduled and run.priority > 0, lateness))
 
     def still_held(self, owner: str) -> dict[str, int]:
         """Names and fences of the runs this incarnation holds."""
