@@ -40,8 +40,8 @@ simulate: $(VENV)/.installed-dev ## random worlds in virtual time: make simulate
 bench-schedules: $(VENV)/.installed-dev ## calendars against croniter and cronsim, in one run
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench.schedules
 
-clean: ## remove .venv and what tools leave behind
-	rm -rf "$(VENV)" "$(ROOT)"/build "$(ROOT)"/*.egg-info "$(ROOT)"/.mypy_cache "$(ROOT)"/.ruff_cache "$(ROOT)"/.hypothesis
+clean: ## remove .venv, those of other products, and what tools leave behind
+	rm -rf "$(VENV)" "$(ROOT)"/.venv-* "$(ROOT)"/build "$(ROOT)"/*.egg-info "$(ROOT)"/.mypy_cache "$(ROOT)"/.ruff_cache "$(ROOT)"/.hypothesis
 
 $(VENV)/.installed: $(ROOT)/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3"; exit 1; }
