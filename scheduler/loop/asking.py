@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from executors.errors import ExecutorError, PermanentError, RetryableError
-from executors.external_job import ExternalJob, Job, JobStatus
+from executors.external_job import ExternalJob, Job, JobPhase, JobStatus
 from executors.protocol import Executor
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.wait import Stage, budget_left, pause_after_error
@@ -19,6 +19,8 @@ from scheduler.loop.verdicts import Again, Interrupted
 from scheduler.services.defer import as_text
 
 T = TypeVar("T")
+# Nearly all answers say no more than the phase.
+_PLAIN: Final = {phase: json.dumps({"phase": phase.value}) for phase in JobPhase}
 
 # A request whose answer was lost may still be under way at the service: only then is it believed that no job was made.
 _SETTLED_AFTER: Final = 10 * SECOND
@@ -131,6 +133,8 @@ def links_told(status: JobStatus) -> list[Mapping[str, str]]:
 
 def seen_text(status: JobStatus) -> str:
     """What was seen of a running job, as it is stored."""
+    if not status.message and not status.links:
+        return _PLAIN[status.phase]
     document: dict[str, object] = {"phase": status.phase.value}
     if status.message:
         document["message"] = status.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from asyncio import Timeout
 from enum import Enum
+from functools import lru_cache
 from sys import intern
 
 from executors.external_job import Job
@@ -75,8 +76,8 @@ class HeldWait:
         self.kind = kind
         self.stage = stage
         self.look_at = look_at
-        self.interval = interval
-        self.budget = budget
+        self.interval = _shared(interval)
+        self.budget = _shared(budget)
         self.ends_at = ends_at
         self.created_at = created_at
         self.state = state
@@ -165,6 +166,12 @@ class HeldWait:
         )
 
 
+@lru_cache(maxsize=1024)
+def _shared(number: Micros) -> Micros:
+    """One object for all that have the same interval or budget."""
+    return number
+
+
 def job_text(job: Job) -> str:
     """A job as it is stored."""
     created = None if job.created_at is None else to_rfc3339(from_datetime(job.created_at))
@@ -172,7 +179,7 @@ def job_text(job: Job) -> str:
 
 
 def compact(execution: Execution) -> Execution:
-    """The same with texts shared that many runs have in common."""
+    """The same with texts shared that many runs have in common, and without what matters to a queued run alone."""
     run = execution.run
     return Execution(
         run._replace(
@@ -183,6 +190,7 @@ def compact(execution: Execution) -> Execution:
             executor=intern(run.executor),
             owner=intern(run.owner),
             state=None,
+            not_before=0,
         ),
         execution.spec,
         intern(execution.project),

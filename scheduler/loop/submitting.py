@@ -187,8 +187,9 @@ class Submitting:
         else:
             log.info("submitted", run=held.name, job=job.job_id)
             self._waiting.hold(held, pause_between(to_micros(executor.first_look(run)), self._waiting.spread()))
-            # Somebody may have wanted the run to end while nobody could be told.
-            self._waiting.bell.ring()
+            if held.name in written.intents:
+                # Somebody has wanted the run to end while nobody could be told.
+                self._waiting.want(held, written.intents[held.name])
 
     def _not_created(
         self, submission: Submission, executor: ExternalJob, run: RunContext, held: HeldWait, error: Exception

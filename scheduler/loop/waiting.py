@@ -244,11 +244,14 @@ class Waiting:
             return
         for name, why in wanted.items():
             held = self._held.get(name)
-            # One that is being submitted is not held yet; when its job is stored, intents are looked for again.
+            # One that is being submitted is not held yet: its wish is answered when its job is stored.
             if held is not None:
-                self._want(held, why)
+                self.want(held, why)
 
-    def _want(self, held: HeldWait, why: str) -> None:
+    def want(self, held: HeldWait, why: str) -> None:
+        """Somebody wants the run of a wait that is held to end."""
+        if self._held.get(held.name) is not held:
+            return
         if held.stage is Stage.CANCELLING:
             return  # Its job is being ended already, and no attempt will follow: every transition reads the intent.
         if held.place in (Place.LOOK, Place.STORE):
@@ -331,8 +334,8 @@ class Waiting:
         if held.error_since is not None:
             pause = max(pause, held.look_at - self.now())
         self.hold(held, pause)
-        if item.intent is not None and self._held.get(held.name) is held:
-            self._want(held, item.intent)
+        if item.intent is not None:
+            self.want(held, item.intent)
 
     async def let_go(self) -> None:
         """This worker leaves: nothing is looked at any more, and others may have its waits at once.

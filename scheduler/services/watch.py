@@ -23,10 +23,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Which of a batch of waits were still held, and which runs' jobs turned out to be another open wait's."""
+    """Which of a batch of waits were still held, and which runs' jobs turned out to be another open wait's.
+
+    `intents` are the reasons why somebody wants runs to end that have just got a job.
+    """
 
     held: frozenset[WaitKey]
     conflicts: frozenset[str]
+    intents: Mapping[str, str]
 
 
 def claim_waits(
@@ -65,7 +69,7 @@ def write_waits(tx: Transaction, states: Sequence[WaitState], jobs: Mapping[str,
             conflicts.add(name)
         seen.add((executor, job_id))
     held = tx.waits.write([state for state in states if state.run_name not in conflicts], by)
-    return Written(frozenset(held), frozenset(conflicts))
+    return Written(frozenset(held), frozenset(conflicts), tx.waits.intents_of(jobs) if jobs else {})
 
 
 def release_waits(tx: Transaction, owner: str, keep: Collection[str] = ()) -> int:

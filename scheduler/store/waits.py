@@ -348,6 +348,11 @@ class WaitTable:
         wanted = select(waits.c.run_name).join(runs, runs.c.name == waits.c.run_name).where(_INTENDED, _UNTIL)
         return self._look_up(None, waits.c.run_name.in_(wanted.limit(limit)))
 
+    def intents_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Of these deferred runs, those that somebody wants to end, and the reasons."""
+        statement = select(runs.c.name, _INTENT).where(runs.c.name.in_(sorted(names)), runs.c.intent.is_not(None))
+        return {row.name: row.intent for row in self._tx.connection.execute(statement)}
+
     def of_run(self, name: str) -> RowMapping | None:
         """What a run waits for."""
         return self._tx.connection.execute(select(waits).where(waits.c.run_name == name)).mappings().one_or_none()
