@@ -226,7 +226,7 @@ def test_after_any_deploy_every_trigger_fires_next_when_its_plan_said(sqlite_url
 
 
 @pytest.mark.heavy
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_after_many_more_deploys_every_trigger_fires_next_when_its_plan_said(
     sqlite_url: str, data: st.DataObject

@@ -82,7 +82,7 @@ def test_any_definitions_come_back_as_files_that_change_nothing_and_make_the_sam
 
 
 @pytest.mark.heavy
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=SETS)
 def test_many_more_definitions_come_back(sqlite_url: str, drawn: list[TaskDefinition]) -> None:
     assert_round_trip(sqlite_url, drawn)
