@@ -16,20 +16,34 @@ Fitted: TypeAlias = dict[str, tuple[Any, Kind]]
 
 
 @dataclass(frozen=True)
-class Interface:
+class InputTypes:
     """Types by name, as Python writes them: `int`, `list[str]`, `datetime`, `float | None`…"""
 
     inputs: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> Iterable[Problem]:
+        """What types cannot say."""
+        yield from _faults("inputs", self.inputs)
+
+
+@dataclass(frozen=True)
+class Interface(InputTypes):
+    """What a task takes and what it gives."""
+
     outputs: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> Iterable[Problem]:
         """What types cannot say."""
-        for side, types in (("inputs", self.inputs), ("outputs", self.outputs)):
-            for name, text in types.items():
-                try:
-                    parse_kind(text)
-                except ValueError as fault:
-                    yield f"{side}.{name}", str(fault)
+        yield from super().check()
+        yield from _faults("outputs", self.outputs)
+
+
+def _faults(side: str, types: Mapping[str, str]) -> Iterable[Problem]:
+    for name, text in types.items():
+        try:
+            parse_kind(text)
+        except ValueError as fault:
+            yield f"{side}.{name}", str(fault)
 
 
 # Looked up for every run of every task, and the same for all runs of one.
@@ -39,7 +53,7 @@ def kind_of(text: str) -> Kind:
     return parse_kind(text)
 
 
-def fitted_inputs(run: RunContext, interface: Interface) -> Fitted:
+def fitted_inputs(run: RunContext, interface: InputTypes) -> Fitted:
     """The run's inputs with their kinds; raises `PermanentError` with everything that does not fit.
 
     The input that holds the slot is an instant; others that the interface does not name are what their values are. One

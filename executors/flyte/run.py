@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from executors.external_job import ExternalJob, Job, JobConfig, JobPhase, JobStatus
-from executors.flyte.interface import Interface
+from executors.flyte.interface import InputTypes
 from executors.flyte.libraries import require
 from executors.flyte.names import flyte_name
 from executors.flyte.server import ServerOptions
@@ -43,7 +43,7 @@ class FlyteRunExecutor(ExternalJob):
         """
 
         send_inputs: bool = False
-        interface: Interface = field(default_factory=Interface)
+        interface: InputTypes = field(default_factory=InputTypes)
 
     def __init__(self, options: Any = None, **keywords: Any) -> None:
         super().__init__(options, **keywords)

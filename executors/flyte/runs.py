@@ -15,7 +15,7 @@ from flyteidl2.workflow.run_service_connect import RunServiceClient
 from executors.errors import PermanentError, RetryableError
 from executors.external_job import Job, JobGone, JobPhase, JobStatus, Link
 from executors.flyte import literals
-from executors.flyte.interface import Interface, fitted_inputs
+from executors.flyte.interface import InputTypes, fitted_inputs
 from executors.flyte.rpc import Refused, Rpc, RpcError
 from executors.flyte.server import ServerOptions
 from executors.protocol import RunContext
@@ -48,7 +48,7 @@ class Runs:
         """Gives the connections up."""
         await self._rpc.close()
 
-    async def create(self, run: RunContext, job: Job, interface: Interface | None = None) -> None:
+    async def create(self, run: RunContext, job: Job, interface: InputTypes | None = None) -> None:
         """Make the run, with its inputs if an interface is given, else with no more than the slot.
 
         It is made as well if it is there already. Raises `PermanentError` if Flyte refuses it, or if its name belongs to
@@ -125,7 +125,7 @@ class Runs:
                 raise
 
 
-def _request(run: RunContext, job: Job, interface: Interface | None) -> Any:
+def _request(run: RunContext, job: Job, interface: InputTypes | None) -> Any:
     request = run_service_pb2.CreateRunRequest(run_id=_run_id(job), source=run_definition_pb2.RUN_SOURCE_CLI)
     place = {key: job.meta[key] for key in job.meta if key != "name"}
     if run.trigger:

@@ -48,5 +48,5 @@ class FlyteTaskConfig(JobConfig):
 
 def output_prefix(folder: str | None, key: str) -> str:
     """Where a run's job may write: a place of its own below the folder, or below the machine's for temporary files."""
-    top = folder or (Path(tempfile.gettempdir()) / f"trigger-scheduler").as_uri()
+    top = folder or (Path(tempfile.gettempdir()) / "trigger-scheduler").as_uri()
     return f"{top.rstrip('/')}/{key}"

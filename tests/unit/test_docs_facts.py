@@ -25,6 +25,9 @@ from executors import (
     ShellExecutor,
 )
 from executors.airbyte import _PHASES as AIRBYTE_PHASES
+from executors.flyte.run import FlyteRunExecutor
+from executors.flyte.sdk import FlyteSdkExecutor
+from executors.flyte.service import FlyteServiceExecutor
 from scheduler import manifests
 from scheduler.domain.automation import Cron
 from scheduler.domain.calendars import Calendar
@@ -170,6 +173,9 @@ def fields_of(schema: type, prefix: str = "") -> Iterator[tuple[str, object]]:
             default = field.default
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
+        if dataclasses.is_dataclass(default):
+            yield from fields_of(type(default), f"{key}.")
+            continue
         yield key, default
         if key == "signature":
             from executors.http_request import Signature
@@ -186,6 +192,9 @@ def fields_of(schema: type, prefix: str = "") -> Iterator[tuple[str, object]]:
         ("docs/connectors.md", "connector", ConnectorExecutor),
         ("docs/connectors.md", "http_job", HttpJobExecutor),
         ("docs/airbyte.md", "airbyte", AirbyteExecutor),
+        ("docs/flyte-connectors.md", "flyte_service", FlyteServiceExecutor),
+        ("docs/flyte-connectors.md", "flyte_sdk", FlyteSdkExecutor),
+        ("docs/flyte-connectors.md", "flyte_run", FlyteRunExecutor),
     ],
 )
 @pytest.mark.parametrize(("column", "schema"), [("config", "Config"), ("option", "Options")])
