@@ -70,16 +70,14 @@ class WorkerTable:
     def bury_expired(self, me: str, lease: Micros) -> list[str]:
         """Declares every other worker whose lease is over dead; returns their names.
 
-        Over means over when this worker itself last renewed: had the clock been set forward since, nobody else's lease
-        could be told from one that is over. So is the lease of one whose last renewal lies ahead by more than a lease: the
-        clock was set back, and the living have renewed since. Until this worker has done so itself, it judges nobody.
+        Over means over when this worker itself last renewed: the clock may have been set since, and then nobody's lease can
+        be told from one that is over. So is the lease of one whose last renewal lies ahead of that by more than a lease:
+        the clock was set back between the two, and the living have renewed since.
         """
-        now = self._tx.now()
         mine = select(workers.c.renewed_at).where(workers.c.incarnation == me)
         renewed: Micros | None = self._tx.connection.execute(mine).scalar()
-        if renewed is not None and renewed > now + lease:
-            return []
-        over = or_(workers.c.lease_until < (now if renewed is None else renewed), workers.c.renewed_at > now + lease)
+        since = self._tx.now() if renewed is None else renewed
+        over = or_(workers.c.lease_until < since, workers.c.renewed_at > since + lease)
         statement = (
             update(workers)
             .where(workers.c.alive, over, workers.c.incarnation != me)

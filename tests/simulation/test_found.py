@@ -213,3 +213,10 @@ def test_a_deploy_that_tells_a_trigger_to_be_active_loses_none_of_its_slots(worl
     world.client.snooze(key(), instant("12:01:30"))
     world.at("12:05").deploy(trigger())
     assert world.step() == ["12:02", "12:03", "12:04", "12:05"]
+
+
+def test_nobody_is_declared_dead_by_one_that_has_not_renewed_since_the_clock_was_set_back(world: World) -> None:
+    world.register("judge")
+    world.at("12:00:10").register("w1")
+    world.at("11:59:35")  # Ahead of now lies one renewal by less than a lease, the other by more.
+    assert world.recover("judge").workers == ()
