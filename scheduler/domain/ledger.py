@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -64,20 +64,23 @@ def merge_pruned(
     `known` are its pruned ranges so far, `slots` those that lost their last run just now, `others` one slot of every other
     entry near them: no range may reach over an entry that is still there. A slot within a known range is in it already.
     """
-    ranges = sorted(known, key=lambda item: item.from_slot)
-    new = [
-        SkippedRange(slot, slot, 1, Reason.PRUNED)
-        for slot in set(slots)
-        if not any(item.from_slot <= slot <= item.to_slot for item in ranges)
-    ]
+    ranges = sorted((item.from_slot, item.to_slot, item.count) for item in known)
+    starts = [first for first, _, _ in ranges]
     breaks = sorted(others)
-    merged: list[SkippedRange] = []
-    for item in sorted([*ranges, *new], key=lambda item: item.from_slot):
-        last = merged[-1] if merged else None
-        # The first other entry behind the last range: does it lie before this one?
-        place = bisect_right(breaks, last.to_slot) if last is not None else 0
-        if last is None or (place < len(breaks) and breaks[place] < item.from_slot):
-            merged.append(item)
-        else:
-            merged[-1] = replace(last, to_slot=max(last.to_slot, item.to_slot), count=last.count + item.count)
-    return merged
+    merged: list[tuple[Micros, Micros, int]] = []
+    new = [(slot, slot, 1) for slot in set(slots) if not _within(ranges, starts, slot)]
+    for first, last, count in sorted([*ranges, *new]):
+        if merged:
+            before = merged[-1]
+            # The first other entry behind the last range: does it lie before this one?
+            place = bisect_right(breaks, before[1])
+            if place == len(breaks) or breaks[place] >= first:
+                merged[-1] = (before[0], max(before[1], last), before[2] + count)
+                continue
+        merged.append((first, last, count))
+    return [SkippedRange(*item, Reason.PRUNED) for item in merged]
+
+
+def _within(ranges: Sequence[tuple[Micros, Micros, int]], starts: Sequence[Micros], slot: Micros) -> bool:
+    place = bisect_right(starts, slot)
+    return place > 0 and slot <= ranges[place - 1][1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
 
-from scheduler.domain.instants import Micros, to_rfc3339
+from scheduler.domain.instants import SECOND, Micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats
 from scheduler.loop.dispatching import Dispatching
@@ -56,6 +57,7 @@ class Firing:
         self._late_limit = _FIRST_LATE
         self._unsynced = True
         self._clock_set_back = False
+        self._calm_until = 0.0
         self.bell = Doorbell()
 
     def look_around(self) -> None:
@@ -81,6 +83,7 @@ class Firing:
         a time, and between any two such transactions whatever has come due or was changed meanwhile has its turn.
         """
         late = True
+        self._calm_until = 0.0
         while late:
             await self._plan_changed()
             while (await self._fire(on_time=True, limit=self._batch)).claimed >= self._batch:
@@ -88,6 +91,12 @@ class Firing:
             delay = await self._transactions.run(_until_next_due)
             late = delay == 0 and await self._fire_late()
         self._beats.alarm("due", delay, self.bell.ring)
+        self._calm_until = math.inf if delay is None else asyncio.get_running_loop().time() + delay / SECOND
+
+    @property
+    def calm(self) -> float:
+        """For how many seconds from now nothing is known to come due; 0 while something is being decided."""
+        return max(0.0, self._calm_until - asyncio.get_running_loop().time())
 
     async def _plan_changed(self) -> None:
         if self._clock_set_back:

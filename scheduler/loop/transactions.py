@@ -76,6 +76,10 @@ class Transactions:
 
         return await self._in_thread(work)
 
+    async def aside(self, work: Callable[[Store], T]) -> T:
+        """What `work` returns, in a thread of its own: for reads and chores so long that no transaction shall wait for them."""
+        return await asyncio.to_thread(work, self._store)
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:

@@ -19,6 +19,7 @@ from executors.protocol import Executor
 from scheduler.clock import Clock, SystemClock
 from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
+from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
 from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
@@ -26,10 +27,10 @@ from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.firing import Firing
 from scheduler.loop.heartbeat import Heartbeat
-from scheduler.loop.housekeeping import Backfilling, Retaining
 from scheduler.loop.performing import Performer, Prepare
 from scheduler.loop.places import Rate
 from scheduler.loop.recovering import Recovering
+from scheduler.loop.retaining import Retaining
 from scheduler.loop.transactions import Transactions
 from scheduler.services.plan import Planning
 from scheduler.services.recover import hand_back
@@ -155,7 +156,7 @@ class Worker:
             self.transactions, room=self.dispatching.room, on_queued=self.dispatching.bell.ring
         )
         self.finishing.on_backfilled = self.backfilling.bell.ring
-        self.retaining = Retaining(self.transactions, options.retention)
+        self.retaining = Retaining(self.transactions, options.retention, calm=lambda: self.firing.calm)
         self._intents_bell = Doorbell()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()

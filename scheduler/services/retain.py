@@ -7,20 +7,23 @@ says what it owes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.ledger import Reason, SkippedRange, merge_pruned
-from scheduler.store.retention import BY_HAND, DONE_AGAIN, OWN_SLOTS, Gap, OldRun, RunFamily
+from scheduler.store.retention import BY_HAND, DONE_AGAIN, OWN_SLOTS, Gap, OldRun
 from scheduler.store.transaction import Transaction
 
 BATCH: Final = 1_000
 _DAY: Final = 86_400 * SECOND
 _MINUTE: Final = 60 * SECOND
-# How many triggers one transaction looks at.
-_TRIGGERS: Final = 100
+# How many triggers are looked at in one transaction, and of how many of those runs are removed in one.
+_TRIGGERS: Final = 200
+_AT_ONCE: Final = 20
 _TRIGGERS_OF_REVISIONS: Final = 2_000
 
 
@@ -38,21 +41,41 @@ class RetentionRules:
         return min(max(min(self.runs, self.revisions) // 24, _MINUTE), 60 * _MINUTE)
 
 
+@dataclass(slots=True)
+class Window:
+    """The triggers that were looked at last, and of which of them runs before which instant are to be removed.
+
+    A worker that keeps it for the next batch need not look again: what was old stays old.
+    """
+
+    chore: int
+    after: int
+    last: int
+    before: dict[int, Micros]
+
+
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What one batch did. `ended` says that it was the last one of this time."""
+    """What one batch did. `ended` says that it was the last one of this time; `window` is for the next one."""
 
     runs: int = 0
     revisions: int = 0
     backfills: int = 0
     ended: bool = False
+    window: Window | None = None
+
+    def then(self, following: Retained) -> Retained:
+        """Both together, with the end and the window of the second."""
+        return Retained(
+            self.runs + following.runs,
+            self.revisions + following.revisions,
+            self.backfills + following.backfills,
+            following.ended,
+            following.window,
+        )
 
 
-# Returns what it did, and where to go on: None where the chore is done.
-_Chore: TypeAlias = Callable[[Transaction, RetentionRules, int, Micros, int], tuple[Retained, int | None]]
-
-
-def retain(tx: Transaction, rules: RetentionRules, limit: int = BATCH) -> Retained | None:
+def retain(tx: Transaction, rules: RetentionRules, limit: int = BATCH, window: Window | None = None) -> Retained | None:
     """Does the next batch; None while another worker does one, or it is not time yet.
 
     Where it left off stands in the database: any worker may go on.
@@ -65,30 +88,56 @@ def retain(tx: Transaction, rules: RetentionRules, limit: int = BATCH) -> Retain
     # A time that lies further ahead than it can was written before the clock was set back.
     if now < state["next_at"] <= now + rules.interval:
         return None
-    done, after = _CHORES[state["chore"] % len(_CHORES)](tx, rules, state["after"], now, limit)
-    chore = state["chore"] if after is not None else state["chore"] + 1
-    ended = chore == len(_CHORES)
-    state = {"chore": 0 if ended else chore, "after": after or 0, "next_at": now + rules.interval if ended else 0}
+    chore, after = state["chore"], state["after"]
+    following: int | None
+    if chore < len(_FAMILIES):
+        if window is None or (window.chore, window.after) != (chore, after):
+            window = _look(tx, rules, chore, after, now)
+        done, following = _remove_runs(tx, rules, window, now, limit)
+    elif chore == len(_FAMILIES):
+        removed, following = tx.retention.remove_revisions(after, _TRIGGERS_OF_REVISIONS, now - rules.revisions, limit)
+        done = Retained(revisions=removed)
+    else:
+        done = Retained(backfills=tx.retention.remove_backfills(now - rules.runs, limit))
+        following = after if done.backfills >= limit else None
+    ended = following is None and chore > len(_FAMILIES)
+    if ended:
+        state = {"chore": 0, "after": 0, "next_at": now + rules.interval}
+    else:
+        state = {"chore": chore + (following is None), "after": following or 0, "next_at": 0}
     tx.retention.put(json.dumps(state))
-    return Retained(done.runs, done.revisions, done.backfills, ended)
+    return replace(done, ended=ended)
 
 
-def _runs_of(family: RunFamily) -> _Chore:
-    def remove(
-        tx: Transaction, rules: RetentionRules, after: int, now: Micros, limit: int
-    ) -> tuple[Retained, int | None]:
-        ids = tx.retention.triggers_after(family, after, _TRIGGERS)
-        if not ids:
-            return Retained(), None
-        cutoff = now - rules.runs
-        before = tx.retention.removable_before(family, ids, rules.runs_per_trigger, cutoff)
-        old = tx.retention.old_runs(family, before, cutoff, limit)
+def _look(tx: Transaction, rules: RetentionRules, chore: int, after: int, now: Micros) -> Window:
+    family = _FAMILIES[chore]
+    ids = tx.retention.triggers_after(family, after, _TRIGGERS)
+    before = tx.retention.removable_before(family, ids, rules.runs_per_trigger, now - rules.runs) if ids else {}
+    return Window(chore, after, ids[-1] if ids else 0, before)
+
+
+def _remove_runs(
+    tx: Transaction, rules: RetentionRules, window: Window, now: Micros, limit: int
+) -> tuple[Retained, int | None]:
+    """A batch of a window's runs; where to go on then, None after the last trigger."""
+    some = dict(islice(window.before.items(), _AT_ONCE))
+    if some:
+        # Of several triggers some each: what they fired at about the same time lies on the same pages.
+        most = max(1, limit // len(some))
+        old = tx.retention.old_runs(_FAMILIES[window.chore], some, now - rules.runs, most)
         if old:
             tx.retention.remove_runs([run.name for run in old])
             _leave_ranges(tx, old)
-        return Retained(runs=len(old)), after if len(old) >= limit else ids[-1]
-
-    return remove
+        found = Counter(run.trigger_id for run in old)
+        for trigger_id in some:
+            if found[trigger_id] < most:
+                del window.before[trigger_id]
+        done = Retained(runs=len(old), window=window)
+    else:
+        done = Retained()
+    if window.before:
+        return done, window.after
+    return replace(done, window=None), window.last or None
 
 
 def _leave_ranges(tx: Transaction, removed: Sequence[OldRun]) -> None:
@@ -107,8 +156,11 @@ def _leave_ranges(tx: Transaction, removed: Sequence[OldRun]) -> None:
         trigger: [item.from_slot for item in near.get(trigger, ()) if item.reason is not Reason.PRUNED]
         for trigger in slots
     }
-    gaps = [gap for trigger in sorted(slots) for gap in _gaps(trigger, lost[trigger], known[trigger])]
-    for gap, within, still in tx.retention.runs_left(gaps):
+    gaps = {trigger: _gaps(trigger, lost[trigger], known[trigger]) for trigger in sorted(slots)}
+    # Mostly a trigger's oldest runs are removed and nothing is left among them; only where something is, each gap counts.
+    left = tx.retention.runs_within([Gap(trigger, own[0].after, own[-1].slot) for trigger, own in gaps.items()])
+    crowded = [gap for trigger, own in gaps.items() if left[trigger] for gap in own]
+    for gap, within, still in tx.retention.runs_left(crowded) if crowded else ():
         if within is not None:
             others[gap.trigger_id].append(within)
         if still and gap.slot in lost[gap.trigger_id]:
@@ -125,24 +177,4 @@ def _gaps(trigger: int, slots: Collection[Micros], known: Sequence[SkippedRange]
     return [Gap(trigger, before, first) for before, (first, _) in zip(befores, edges, strict=True)]
 
 
-def _revisions(
-    tx: Transaction, rules: RetentionRules, after: int, now: Micros, limit: int
-) -> tuple[Retained, int | None]:
-    removed, after_next = tx.retention.remove_revisions(after, _TRIGGERS_OF_REVISIONS, now - rules.revisions, limit)
-    return Retained(revisions=removed), after_next
-
-
-def _backfills(
-    tx: Transaction, rules: RetentionRules, after: int, now: Micros, limit: int
-) -> tuple[Retained, int | None]:
-    removed = tx.retention.remove_backfills(now - rules.runs, limit)
-    return Retained(backfills=removed), after if removed >= limit else None
-
-
-_CHORES: Final[tuple[_Chore, ...]] = (
-    _runs_of(OWN_SLOTS),
-    _runs_of(DONE_AGAIN),
-    _runs_of(BY_HAND),
-    _revisions,
-    _backfills,
-)
+_FAMILIES: Final = (OWN_SLOTS, DONE_AGAIN, BY_HAND)

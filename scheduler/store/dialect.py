@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -93,6 +95,16 @@ class Dialect(Protocol):
         """What `best`, given a row's columns, selects for each row: in one statement, or in one a row."""
         ...
 
+    def rows_of_each(
+        self,
+        connection: Connection,
+        columns: Mapping[str, TypeEngine[Any]],
+        values: Sequence[Sequence[Any]],
+        best: Callable[..., Select[Any]],
+    ) -> list[Any]:
+        """The same, executed: for statements that take longer to put together than to answer."""
+        ...
+
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """A text to be sorted and compared byte by byte, as Python does, whatever language the database speaks."""
         ...
@@ -111,6 +123,10 @@ class Dialect(Protocol):
 
     def advisory_lock(self, connection: Connection) -> None:
         """Lets one migration run at a time."""
+        ...
+
+    def settle(self, engine: Engine) -> None:
+        """Does a part of what a commit would otherwise have to do all at once, now and then."""
         ...
 
 
@@ -167,6 +183,16 @@ class PostgresDialect:
         batch = self.rows("each", columns, values)
         return [select(best(*batch.c).lateral("best")).select_from(batch)]
 
+    def rows_of_each(
+        self,
+        connection: Connection,
+        columns: Mapping[str, TypeEngine[Any]],
+        values: Sequence[Sequence[Any]],
+        best: Callable[..., Select[Any]],
+    ) -> list[Any]:
+        (statement,) = self.best_of_each(columns, values, best)
+        return list(connection.execute(statement).all())
+
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return collate(column, "C")
 
@@ -181,6 +207,9 @@ class PostgresDialect:
 
     def advisory_lock(self, connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._MIGRATION_LOCK})
+
+    def settle(self, engine: Engine) -> None:
+        """The server does it by itself."""
 
 
 class SqliteDialect:
@@ -218,6 +247,18 @@ class SqliteDialect:
         # There is no LATERAL here, and a statement costs microseconds: no network lies between.
         return [best(*row) for row in values]
 
+    def rows_of_each(
+        self,
+        connection: Connection,
+        columns: Mapping[str, TypeEngine[Any]],
+        values: Sequence[Sequence[Any]],
+        best: Callable[..., Select[Any]],
+    ) -> list[Any]:
+        statement = best(*(bindparam(f"each_{name}", type_=kind) for name, kind in columns.items()))
+        names = [f"each_{name}" for name in columns]
+        answers = (connection.execute(statement, dict(zip(names, row, strict=True))) for row in values)
+        return [row for answer in answers for row in answer.all()]
+
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return column
 
@@ -233,6 +274,14 @@ class SqliteDialect:
 
     def advisory_lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE is the lock."""
+
+    def settle(self, engine: Engine) -> None:
+        # The log grows until a commit copies it into the file, all 64 MB at once, and whatever is due waits. A passive
+        # checkpoint copies what there is beside readers and the writer.
+        with closing(engine.raw_connection()) as connection, suppress(sqlite3.OperationalError):
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            cursor.close()
 
 
 def _json_rows(values: Sequence[Sequence[Any]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, Select, and_, delete, func, select, true
+from sqlalchemy import RowMapping, Select, and_, delete, func, select, true, tuple_
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason, SkippedRange
@@ -64,8 +64,8 @@ class LedgerTable:
         key = {"trigger_id": BIGINT, "from_slot": BIGINT}
         if gone := sorted(before.keys() - after.keys()):
             batch = self._tx.dialect.rows("g", key, gone)
-            mine = (skips.c.trigger_id == batch.c.trigger_id) & (skips.c.from_slot == batch.c.from_slot)
-            self._tx.connection.execute(delete(skips).where(select(batch.c.from_slot).where(mine).exists()))
+            chosen = tuple_(skips.c.trigger_id, skips.c.from_slot).in_(select(batch.c.trigger_id, batch.c.from_slot))
+            self._tx.connection.execute(delete(skips).where(chosen))
         rows = [
             (trigger, *astuple(item))
             for (trigger, slot), item in sorted(after.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, TextClause, case, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, TextClause, case, delete, func, or_, select, text, tuple_
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
@@ -114,8 +114,8 @@ class RetentionTable:
                 found[trigger_id] = min(found[trigger_id], first_counted)
         return found
 
-    def old_runs(self, family: RunFamily, before: Mapping[int, Micros], cutoff: Micros, limit: int) -> list[OldRun]:
-        """Runs of these triggers before the given instants that were over before `cutoff`, each trigger's oldest first.
+    def old_runs(self, family: RunFamily, before: Mapping[int, Micros], cutoff: Micros, most: int) -> list[OldRun]:
+        """Runs of these triggers before the given instants that were over before `cutoff`: of each the `most` oldest.
 
         Left out is what is open, what an external job is still waited for, and what a backfill under way still counts.
         """
@@ -136,16 +136,12 @@ class RetentionTable:
                     or_(runs.c.backfill_id.is_(None), ~under_way.exists()),
                 )
                 .order_by(family.order)
-                .limit(limit)
+                .limit(most)
             )
 
-        found: list[OldRun] = []
         columns = {"trigger_id": BIGINT, "first_kept": BIGINT}
-        for statement in self._tx.dialect.best_of_each(columns, sorted(before.items()), oldest) if before else ():
-            found += (OldRun(*row) for row in self._tx.connection.execute(statement.limit(limit - len(found))))
-            if len(found) >= limit:
-                break
-        return found
+        found = self._tx.dialect.rows_of_each(self._tx.connection, columns, sorted(before.items()), oldest)
+        return [OldRun(*row) for row in found]
 
     def remove_runs(self, names: Sequence[str]) -> None:
         """Removes these runs and their attempts."""
@@ -153,6 +149,10 @@ class RetentionTable:
         wanted = select(batch.c.name)
         self._tx.connection.execute(delete(attempts).where(attempts.c.run_name.in_(wanted)))
         self._tx.connection.execute(delete(runs).where(runs.c.name.in_(wanted)))
+
+    def runs_within(self, windows: Sequence[Gap]) -> dict[int, bool]:
+        """Of each window's trigger, whether a slot after its instant and up to its slot has a run still."""
+        return {gap.trigger_id: first is not None or still for gap, first, still in self.runs_left(windows)}
 
     def runs_left(self, gaps: Sequence[Gap]) -> list[tuple[Gap, Micros | None, bool]]:
         """For each gap the first slot strictly within it that has a run, and whether its own slot has one still."""
@@ -164,7 +164,8 @@ class RetentionTable:
             firsts.append(within.scalar_subquery())
             stills.append(mine.where(runs.c.scheduled_at == batch.c.slot).scalar_subquery())
         statement = select(*batch.c, func.coalesce(*firsts), func.coalesce(*stills))
-        return [(Gap(*row[:3]), row[3], row[4] is not None) for row in self._tx.connection.execute(statement)]
+        found = self._tx.connection.execute(statement).all()
+        return [(Gap(row[0], row[1], row[2]), row[3], row[4] is not None) for row in found]
 
     def living(self, trigger_ids: Sequence[int]) -> set[int]:
         """Those of these triggers that have a row, deleted or not: runs outlive one that plain SQL removed."""
@@ -228,10 +229,8 @@ class RetentionTable:
         found = [tuple(row) for row in self._tx.connection.execute(old)]
         if found:
             batch = self._tx.dialect.rows("o", {"trigger_id": BIGINT, "revision": BIGINT}, found)
-            mine = (trigger_revisions.c.trigger_id == batch.c.trigger_id) & (
-                trigger_revisions.c.revision == batch.c.revision
-            )
-            self._tx.connection.execute(delete(trigger_revisions).where(select(batch.c.revision).where(mine).exists()))
+            key = tuple_(trigger_revisions.c.trigger_id, trigger_revisions.c.revision)
+            self._tx.connection.execute(delete(trigger_revisions).where(key.in_(select(*batch.c))))
         # A full batch leaves the rest of these triggers to the next one.
         return len(found), after if len(found) == limit else window[-1]
 

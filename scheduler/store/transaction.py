@@ -138,6 +138,10 @@ class Store:
         if self.watcher is not None:
             self.watcher.committed(tally, time.perf_counter() - begun)
 
+    def settle(self) -> None:
+        """After much was written: moves it to where it belongs, in small portions and without holding anyone up."""
+        self.dialect.settle(self.engine)
+
     def close(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
