@@ -37,7 +37,19 @@ class RetryPolicy:
         """
         exponent = min(attempt - 1, 64)
         base = min(to_micros(self.initial) * self.multiplier**exponent, float(to_micros(self.maximum)))
-        digest = hashlib.blake2s(f"{run}:{attempt}".encode(), digest_size=4).digest()
-        spread = 0.8 + 0.4 * int.from_bytes(digest) / 2**32
-        wait = int(base * spread)
+        wait = int(base * (0.8 + 0.4 * _share(run, attempt)))
         return max(wait, to_micros(retry_after)) if retry_after else wait
+
+
+def delay_after_loss(run: str, lost: int, lease: Micros) -> Micros:
+    """Microseconds to wait after a run's worker was lost for the `lost`-th time: none at first, then lease × 2ⁿ⁻².
+
+    Up to a lease more comes from a hash of run and number: of runs that were lost together one may have killed the worker,
+    and started together again they would all be lost until all have failed.
+    """
+    return 0 if lost <= 1 else int(lease * (2 ** min(lost - 2, 32) + _share(run, lost)))
+
+
+def _share(run: str, number: int) -> float:
+    """A number in [0, 1) that every worker computes alike."""
+    return int.from_bytes(hashlib.blake2s(f"{run}:{number}".encode(), digest_size=4).digest()) / 2**32

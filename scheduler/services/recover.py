@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.instants import Micros
+from scheduler.domain.retry import delay_after_loss
 from scheduler.domain.run import Kind, Phase
 from scheduler.services.pause import lock_pausing, pause_failing
 from scheduler.services.plan import Planning
@@ -41,8 +42,8 @@ def recover_runs(
 ) -> Recovered:
     """Declares workers dead whose lease is over (if `judge`) and takes their runs back.
 
-    The first loss is queued again at once, the n-th after lease × 2ⁿ⁻²; at `max_lost`, or where the task says
-    `on_lost: fail`, the run ends FAILED. One whose cancel is owed ends ABORTED.
+    The first loss is queued again at once, the n-th after lease × 2ⁿ⁻² and up to a lease more; at `max_lost`, or where the
+    task says `on_lost: fail`, the run ends FAILED. One whose cancel is owed ends ABORTED.
     """
     buried = tx.workers.bury_expired(me, lease) if judge else []
     seen = tx.runs.orphans(limit, lock=False)
@@ -95,6 +96,6 @@ def _outcomes(tx: Transaction, orphans: Sequence[Row], now: Micros, lease: Micro
         elif specs[row["spec_digest"]].on_lost == "retry" and lost >= max_lost:
             error = f"lost its worker {lost} times"
         elif specs[row["spec_digest"]].on_lost == "retry":
-            phase, at = Phase.QUEUED, now + (0 if lost == 1 else lease * 2 ** min(lost - 2, 32))
+            phase, at = Phase.QUEUED, now + delay_after_loss(row["name"], lost, lease)
         rows.append(LostRun(row["name"], phase, lost, at, error, row["attempt"], row["started_at"], row["worker"]))
     return rows

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from scheduler.domain.instants import Micros
+from scheduler.domain.retry import delay_after_loss
 from scheduler.domain.run import Phase
 from scheduler.services.finish import Ended, Finished
 from scheduler.services.recover import Recovered
@@ -100,7 +101,7 @@ class RunsModel:
                 run.recorded.append(Phase.FAILED)
             else:
                 run.phase = Phase.QUEUED
-                run.not_before = now + (0 if run.lost == 1 else self.lease * 2 ** (run.lost - 2))
+                run.not_before = now + delay_after_loss(run.name, run.lost, self.lease)
 
     def silenced(self, trigger_id: int) -> None:
         for run in self.runs.values():

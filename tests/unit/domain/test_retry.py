@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.domain.instants import SECOND
-from scheduler.domain.retry import RetryPolicy
+from scheduler.domain.retry import RetryPolicy, delay_after_loss
 from scheduler.errors import SpecError
 
 
@@ -37,6 +37,16 @@ def test_a_target_that_asks_for_more_gets_it_and_one_that_asks_for_less_does_not
 
 def test_no_wait_is_a_wait_of_nought() -> None:
     assert RetryPolicy(3, timedelta(0)).delay(2, "a") == 0
+
+
+def test_runs_lost_together_begin_again_apart_once_it_may_be_one_of_them() -> None:
+    lease = 30 * SECOND
+    waits = {lost: [delay_after_loss(f"run-{number}", lost, lease) for number in range(100)] for lost in range(1, 6)}
+    assert set(waits[1]) == {0}
+    for lost, least in ((2, lease), (3, 2 * lease), (4, 4 * lease), (5, 8 * lease)):
+        assert all(least <= wait < least + lease for wait in waits[lost])
+        assert max(waits[lost]) - min(waits[lost]) > lease / 2
+    assert delay_after_loss("run", 1_000, lease) < 2**63
 
 
 @pytest.mark.parametrize(
