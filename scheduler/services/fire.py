@@ -75,6 +75,8 @@ def fire_due(
     open_runs = open_runs_of(tx, rows.values())
     # Read after the locks are held: a slot is decided by the instant at which it is decided.
     now = tx.now()
+    if owner is not None and tx.workers.is_dead(owner):
+        owner = None  # It does not know yet; what it took, others would have to take back at once.
     batch, changed = Batch(), []
     for due in dues:
         row = rows.get(due.trigger_id)

@@ -65,8 +65,11 @@ def take_runs(
 ) -> Taken:
     """At most `on_time` on-time and `late` late runs of executors with room, now RUNNING under `owner`.
 
-    Runs that wait for a turn of their task or trigger have the first half of the places and what the others leave.
+    Runs that wait for a turn of their task or trigger have the first half of the places and what the others leave. An owner
+    that was declared dead takes nothing: others would have to take it back at once.
     """
+    if tx.workers.is_dead(owner):
+        return Taken([], [])
     now = tx.now()
     left = dict(room)
     taken: dict[bool, list[TakenRun]] = {False: [], True: []}

@@ -51,6 +51,11 @@ class WorkerTable:
         )
         return now if result.rowcount else None
 
+    def is_dead(self, incarnation: str) -> bool:
+        """Whether the worker was declared dead, or left; one that was never registered is neither."""
+        statement = select(workers.c.alive).where(workers.c.incarnation == incarnation)
+        return self._tx.connection.execute(statement).scalar() is False
+
     def retire(self, incarnation: str) -> None:
         """The worker left by itself."""
         now = self._tx.now()

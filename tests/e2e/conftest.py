@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.e2e.servers import Server, running_server
+from tests.e2e.targets import Target, serving
 from tests.e2e.worlds import World, eventually
 
 NewWorld: TypeAlias = Callable[..., World]
@@ -36,3 +37,10 @@ def server() -> Iterator[Server]:
     """A PostgreSQL server of this test's own, running."""
     with running_server() as running:
         yield running
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    """A loopback target of this test's own."""
+    with serving() as served:
+        yield served

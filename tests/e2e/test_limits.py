@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -11,17 +11,10 @@ import pytest
 
 from scheduler.domain.instants import SECOND
 from tests.e2e.conftest import NewWorld
-from tests.e2e.targets import Target, Visit, http_executor, most_at_once, seconds_spent, serving
+from tests.e2e.targets import Target, Visit, http_executor, most_at_once, seconds_spent
 from tests.e2e.worlds import World, open_runs, task
 
 pytestmark = pytest.mark.heavy
-
-
-@pytest.fixture
-def target() -> Iterator[Target]:
-    """A target of this test's own."""
-    with serving() as served:
-        yield served
 
 
 def calling(target: Target, name: str, hold: float, *, triggers: int = 1, every: str = "1s", **more: Any) -> Any:

@@ -199,7 +199,8 @@ def test_the_key_changes_only_after_an_end_that_is_known(world: World) -> None:
     assert after_known_end.key == f"{name}-2"
     world.sql("UPDATE workers SET lease_until = 0")
     world.recover()
-    assert only(world.take()).key == f"{name}-2"
+    world.register("w2")
+    assert only(world.take("w2")).key == f"{name}-2"
 
 
 # --- lost workers ---------------------------------------------------------------------------------------------------
@@ -244,6 +245,18 @@ def test_a_buried_worker_cannot_renew(world: World) -> None:
     world.lose_worker("w1")
     with world.store.begin() as tx:
         assert tx.workers.renew("w1", LEASE) is None
+
+
+def test_a_buried_worker_takes_nothing_and_fires_for_others(world: World) -> None:
+    running(world)
+    world.lose_worker("w1")
+    assert world.take("w1") == []
+    world.clock.advance(120)
+    fired = world.fire(owner="w1", room=PLENTY, places=100)
+    assert fired.runs
+    assert not fired.taken
+    world.register("w2")
+    assert {held.run.name for held in world.take("w2")} >= {run.name for run in fired.runs}
 
 
 def test_later_losses_wait_longer_each_time_and_the_last_ends_the_run(world: World) -> None:

@@ -153,7 +153,7 @@ class SimulatedWorker:
         random, world = self.world.random, self.world
         on_time = random.choice([0, 2, PLENTY]) if on_time is None else on_time
         late = random.choice([0, 2, PLENTY]) if late is None else late
-        ready = world.runs.ready(world.now)
+        ready = world.runs.ready(world.now) if self.incarnation in world.living else []
         answer = self._try(take_runs, self.incarnation, {"simulated": PLENTY}, on_time=on_time, late=late)
         if answer is None:
             return
