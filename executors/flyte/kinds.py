@@ -249,12 +249,7 @@ def _fit_simple(value: Any, kind: Simple, path: str) -> Any:
         case Simple.FLOAT:
             good = isinstance(value, (int, float)) and not isinstance(value, bool)
             if good:
-                try:
-                    value = float(value)
-                except OverflowError:
-                    raise ValueError(f"{path} is too large a number") from None
-                if not math.isfinite(value):
-                    raise ValueError(f"{path} is {value}, a number that JSON does not have")
+                value = _float(value, path)
         case Simple.STRING:
             good = isinstance(value, str)
             if good and (wrong := json_fault(value, path)):
@@ -272,6 +267,18 @@ def _fit_simple(value: Any, kind: Simple, path: str) -> Any:
     if not good:
         raise ValueError(fault)
     return value
+
+
+def _float(value: int | float, path: str) -> float:
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{path} is too large a number") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{path} is {found}, a number that JSON does not have")
+    if found != value:
+        raise ValueError(f"{path} is a whole number that a float cannot hold exactly")
+    return found
 
 
 _WANTED: Final[Mapping[Kind, str]] = {

@@ -226,14 +226,12 @@ def _unpacked(binary: Any) -> Any:
 def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(key): _as_json(part) for key, part in value.items()}
+    if isinstance(value, msgpack.ExtType):  # Which is a tuple, too.
+        return {"base64": base64.b64encode(value.data).decode(), "tag": str(value.code)}
     if isinstance(value, (list, tuple)):
         return [_as_json(part) for part in value]
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    if isinstance(value, msgpack.ExtType):
-        return {"base64": base64.b64encode(value.data).decode(), "tag": str(value.code)}
-    return value
+    return rfc3339(value) if isinstance(value, datetime) else value
