@@ -219,7 +219,7 @@ def drawn_world(folder: Path, template: str) -> World:
     return world
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_after_any_deploy_every_trigger_fires_next_when_its_plan_said(sqlite_url: str, data: st.DataObject) -> None:
     play_two_deploys(sqlite_url, data)

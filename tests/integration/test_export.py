@@ -73,7 +73,7 @@ ELSEWHERE = Defaults(project="nowhere", domain="nowhen", timezone="Pacific/Auckl
 SETS = st.lists(definitions(), min_size=1, max_size=3, unique_by=lambda item: item.key)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=SETS)
 def test_any_definitions_come_back_as_files_that_change_nothing_and_make_the_same(
     sqlite_url: str, drawn: list[TaskDefinition]
@@ -147,6 +147,7 @@ def full() -> TaskDefinition:
     return TaskDefinition(*PLACE, "full", "1.10", spec, triggers, belongs, "Short.", "Long.\n\nLonger.")
 
 
+@settings(max_examples=30, deadline=None)
 @given(MAPPINGS)
 def test_any_value_is_read_back_as_it_was(value: dict[str, object]) -> None:
     for unicode in (True, False):
@@ -158,6 +159,7 @@ def test_any_value_is_read_back_as_it_was(value: dict[str, object]) -> None:
 DOTTED = st.one_of(NAMES, st.sampled_from(["a", "b", "a.b", "A", ".", "..", ".a"]))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(DOTTED, DOTTED, DOTTED), min_size=2, max_size=2, unique=True))
 def test_two_tasks_never_share_a_file(keys: list[tuple[str, str, str]]) -> None:
     names = [file_name(TaskDefinition(*names, "v1", TaskSpec("x"))) for names in keys]
@@ -169,6 +171,7 @@ def test_two_tasks_never_share_a_file(keys: list[tuple[str, str, str]]) -> None:
         assert name != CALENDARS
 
 
+@settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_texts_are_written_for_people_where_they_can_be(text: str) -> None:
     assert load_text(text_of({"command": [text], "line": text}), "x").value == {"command": [text], "line": text}
