@@ -145,7 +145,11 @@ def _plain_object(value: Any, depth: int) -> Any:
         if isinstance(named, Mapping):
             return {name: literals.plain(each) for name, each in named.items()}
         return literals.plain_named(named)
-    if callable(dump := getattr(value, "model_dump", None)):  # Flyte's files and tables, and every model of pydantic's.
+    if type(value).__module__.partition(".")[0] == "flyte":  # Files, folders and tables: where they are.
+        found = getattr(value, "uri", None) or getattr(value, "path", None)
+        if isinstance(found, str):
+            return {"uri": found}
+    if callable(dump := getattr(value, "model_dump", None)):  # As pydantic's models have it.
         return _plain(dump(mode="json"), depth + 1)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from scheduler.store.transaction import Store
 from tests.e2e.conftest import NewWorld
 from tests.e2e.worlds import WorkerProcess, World, task
 from tests.environments import environment
+from tests.pages import ROOT
 
 pytestmark = pytest.mark.heavy
 
@@ -238,3 +240,12 @@ def test_a_server_that_is_killed_while_its_job_runs_is_waited_for(
             world.until_closed("lives")
     run = world.client.show_run(world.runs("lives")[0]["name"])
     assert (run["phase"], run["outputs"], run["attempt"]) == ("SUCCEEDED", {"result": f"output-from-{job}"}, 1)
+
+
+def test_what_is_said_of_connectors_in_process_holds_with_the_real_sdk(flyte_python: Path) -> None:
+    command = [str(flyte_python), "-m", "pytest", "-q", "-p", "no:xdist", "tests/unit/executors/test_flyte_sdk.py"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
