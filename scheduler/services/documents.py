@@ -109,11 +109,14 @@ def _json(text: str | None) -> Any:
 
 def _next_fire(row: Row) -> Micros | None:
     # What is planned may be a slot that a calendar blacks out, planned to be written down as skipped.
+    # Or the one that somebody said to skip.
     slot: Micros = row["next_slot"]
-    if row["calendars"] == "[]":
+    if row["calendars"] == "[]" and slot != row["skip_next_at"]:
         return slot
     try:
-        return job_of(row).next_free(slot - SECOND)
+        job = job_of(row)
+        fire = job.next_free(slot - SECOND)
+        return fire if fire is None or fire != row["skip_next_at"] else job.next_free(fire)
     except SpecError:
         return slot
 

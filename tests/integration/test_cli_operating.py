@@ -127,6 +127,8 @@ def test_the_next_slot_is_skipped_once_however_often_it_is_said(world: CliWorld)
     assert (manual, inactive) == (f"nothing to skip of {PLACE}/by-hand", f"nothing to skip of {PLACE}/resting")
     assert world.call("triggers", "skip-next", "reports/nightly").stdout.splitlines() == [slot]
     assert "will skip" in world.call("triggers", "show", "reports/nightly").stdout
+    after = world.json("triggers", "show", "reports/nightly")["next_fire_at"]
+    assert 22 * 3_600 * SECOND < parse_rfc3339(after) - parse_rfc3339(due) < 26 * 3_600 * SECOND
     assert "does not exist" in world.call("triggers", "skip-next", "reports/nothing", exits=4).stderr
 
 
