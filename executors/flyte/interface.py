@@ -70,6 +70,8 @@ def fitted_inputs(run: RunContext, interface: InputTypes) -> Fitted:
             found[name] = fit(run.inputs.get(name), kind, path)
         except ValueError as fault:
             faults.append(str(fault))
+        except RecursionError:
+            faults.append(f"{path} is nested too deeply")
     if faults:
         raise PermanentError("the inputs cannot be sent: " + "; ".join(faults))
     return found

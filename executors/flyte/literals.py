@@ -65,6 +65,8 @@ def of_inputs(inputs: Fitted) -> dict[str, Any]:
         return {name: _literal(value, kind, f"inputs.{name}") for name, (value, kind) in inputs.items()}
     except ValueError as fault:
         raise PermanentError(f"the inputs cannot be sent: {fault}") from None
+    except RecursionError:
+        raise PermanentError("the inputs cannot be sent: they are nested too deeply") from None
 
 
 def named(literals: Mapping[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from executors.protocol import RunContext
 
 # The action that a run begins with; its end is the run's.
 _ROOT: Final = "a0"
+_TELLS_NOTHING: Final = frozenset({Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.PERMISSION_DENIED})
 _PHASES: Final[Mapping[int, JobPhase]] = {
     phase_pb2.ACTION_PHASE_QUEUED: JobPhase.QUEUED,
     phase_pb2.ACTION_PHASE_WAITING_FOR_RESOURCES: JobPhase.QUEUED,
@@ -63,11 +64,11 @@ class Runs:
             await self._be_sure_it_is_this_one(run, job)
 
     async def is_there(self, run: RunContext, job: Job) -> bool:
-        """Whether the run was made."""
+        """Whether the run was made, as far as Flyte tells: where it does not, asking for it again is as good an answer."""
         try:
             _check(run, job, await self._details(job))
-        except Refused as error:
-            if error.code is Code.NOT_FOUND:
+        except RpcError as error:
+            if error.code in _TELLS_NOTHING:
                 return False
             raise
         return True
@@ -121,7 +122,7 @@ class Runs:
             _check(run, job, await self._details(job))
         except RpcError as error:
             # Where nobody tells more, being there is enough.
-            if error.code not in (Code.UNIMPLEMENTED, Code.NOT_FOUND, Code.PERMISSION_DENIED):
+            if error.code not in _TELLS_NOTHING:
                 raise
 
 

@@ -169,3 +169,35 @@ def test_a_spent_budget_is_an_error_event_and_the_job_is_cancelled(world: Waitin
         "message": f"the service answered GET {jobs.origin}/jobs/job%2F1 with 500 (Internal Server Error): ordered: 500",
         "job_id": "job/1",
     }
+
+
+@dataclass
+class Unnumbered(ResourceMeta):
+    place: str
+    shelf: str
+
+
+class Placing(Numbered):
+    """Its jobs have no number, and two of them may lie side by side."""
+
+    metadata_type = Unnumbered  # type: ignore[assignment]
+
+    async def create(
+        self, task_template: Any, output_prefix: str, inputs: Any = None, *, run_name: str, **s: Any
+    ) -> Any:
+        self.submitted[run_name] += 1
+        return Unnumbered("hall", "top")
+
+    async def get(self, resource_meta: Any, **secrets: Any) -> Resource:
+        return Resource(Phase.SUCCEEDED if self.done else Phase.RUNNING)
+
+
+def test_jobs_without_a_number_do_not_get_in_each_others_way(world: WaitingWorld) -> None:
+    connector = Placing("placing")
+    ConnectorRegistry.register(connector)
+    trigger = world.deploy("placing", "own", {"type": "placing", **QUICK})
+    runs = [world.again(trigger) for _ in range(2)]
+    for run in runs:
+        world.until_waiting(run)
+    connector.done.add("all")
+    assert {world.until_phase(run, "SUCCEEDED", "FAILED")["phase"] for run in runs} == {"SUCCEEDED"}

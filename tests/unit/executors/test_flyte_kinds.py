@@ -228,6 +228,14 @@ def test_an_object_that_messagepack_cannot_hold_is_refused() -> None:
         literals.of_inputs(fitted_inputs(run, InputTypes()))
 
 
+def test_what_is_nested_without_end_is_refused_before_anything_is_sent() -> None:
+    deep: Any = 1
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(PermanentError, match=r"inputs\.x is nested too deeply"):
+        fitted_inputs(RunContext("n", inputs={"x": deep}), InputTypes())
+
+
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 

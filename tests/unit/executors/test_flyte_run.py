@@ -266,6 +266,11 @@ def test_after_a_broken_answer_nobody_knows_whether_there_is_a_run(flyte: FakeFl
     job = asyncio.run(found())
     assert (job is not None) == (fault == "lost answer")
     assert job is None or job.job_id == NAME
+    # Where Flyte does not tell, it is asked for again, and there is one all the same.
+    flyte.fail(Code.PERMISSION_DENIED, on="GetRunDetails", times=2)
+    assert asyncio.run(found()) is None
+    assert isinstance(outcome_of(flyte), Succeeded)
+    assert flyte.created == {NAME: 1}
 
 
 def test_a_server_that_is_slow_or_away_is_told_apart(flyte: FakeFlyte) -> None:
