@@ -11,6 +11,8 @@ CONFIG ?= $(ROOT)/config/scheduler.yaml
 # Quick tests: more than one a core, since many of them wait for processes. Heavy ones watch the clock: one a core.
 QUICK ?= -n 3
 HEAVY ?= -n auto
+# Set where `make test` has just passed: then only what it leaves out is run.
+AFTER_TEST ?=
 export DO_NOT_TRACK = 1
 
 .PHONY: help run test test-all lint format simulate bench-schedules clean
@@ -26,7 +28,7 @@ test: $(VENV)/.installed-dev lint ## check the code and run the quick tests, Pos
 	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m "not heavy" $(QUICK)
 
 test-all: $(VENV)/.installed-dev ## run every test: long simulations, killed workers, other products
-	@cd "$(ROOT)" && "$(BIN)/python" -m pytest $(HEAVY)
+	@cd "$(ROOT)" && "$(BIN)/python" -m pytest $(if $(AFTER_TEST),-m heavy) $(HEAVY)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	@cd "$(ROOT)" && "$(BIN)/ruff" check . && "$(BIN)/ruff" format --check --quiet . && "$(BIN)/mypy"
