@@ -77,11 +77,15 @@ class WorkerTable:
 
         Over means over when this worker itself last renewed: the clock may have been set since, and then nobody's lease can
         be told from one that is over. So is the lease of one whose last renewal lies ahead of that by more than a lease:
-        the clock was set back between the two, and the living have renewed since.
+        the clock was set back between the two, and the living have renewed since. While its own last renewal is further
+        from now than a lease, in either direction, a worker judges nobody.
         """
+        now = self._tx.now()
         mine = select(workers.c.renewed_at).where(workers.c.incarnation == me)
         renewed: Micros | None = self._tx.connection.execute(mine).scalar()
-        since = self._tx.now() if renewed is None else renewed
+        since = now if renewed is None else renewed
+        if abs(since - now) > lease:
+            return []
         over = or_(workers.c.lease_until < since, workers.c.renewed_at > since + lease)
         statement = (
             update(workers)

@@ -31,7 +31,8 @@ def test_two_ends_of_one_run_in_one_batch_record_the_rightful_one(world: World) 
     world.step("12:01")
     (lost,) = world.take("w1")
     world.lose_worker("w1")
-    (again,) = world.take("w1")
+    world.register("w2")
+    (again,) = world.take("w2")
     finished = world.finish(Ended(lost, Phase.FAILED, error="late"), Ended(again, Phase.SUCCEEDED))
     assert finished.refused == (again.run.name,)
     assert [finished.counts(Ended(item, Phase.SUCCEEDED)) for item in (lost, again)] == [False, True]
@@ -220,3 +221,10 @@ def test_nobody_is_declared_dead_by_one_that_has_not_renewed_since_the_clock_was
     world.at("12:00:10").register("w1")
     world.at("11:59:35")  # Ahead of now lies one renewal by less than a lease, the other by more.
     assert world.recover("judge").workers == ()
+
+
+def test_one_that_began_after_the_clock_was_set_is_not_declared_dead_by_one_that_has_not_renewed(world: World) -> None:
+    for moment in ("11:00", "13:00"):
+        world.at("12:00").register(f"judge of {moment}")
+        world.at(moment).register(f"w1 of {moment}")
+        assert f"worker-w1 of {moment}" not in world.recover(f"judge of {moment}").workers
