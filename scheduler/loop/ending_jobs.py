@@ -88,6 +88,7 @@ class JobEndings(Asking):
         return self.decide(held, executor, Phase.ABORTED, said, "cancelled", retryable=False, error=why)
 
     async def end_job(self, held: HeldWait) -> Verdict:
+        """Asks for the end of the job, and whether it has come."""
         assert held.ending is not None
         left = held.ending.since + to_micros(held.execution.spec.cancel_give_up) - self._now()
         if left <= 0:

@@ -11,7 +11,8 @@ from sys import intern
 from executors.external_job import Job
 from scheduler.domain.instants import Micros, from_datetime, parse_rfc3339, to_datetime, to_rfc3339
 from scheduler.domain.wait import Ending, Stage, WaitKind
-from scheduler.services.defer import as_text
+from scheduler.services.defer import Deferral, as_text, ends_at, printed_text
+from scheduler.services.resume import Tries
 from scheduler.services.take import Execution
 from scheduler.services.watch import Claimed
 from scheduler.store.waits import WaitKey, WaitState
@@ -97,6 +98,27 @@ class HeldWait:
         self.due = 0.0
         self.attention = False
         self.timer: Timeout | None = None
+
+    @classmethod
+    def begun(cls, deferral: Deferral, now: Micros, tries: Tries | None = None) -> HeldWait:
+        """A wait that begins now; `tries`: how submitting its job went so far."""
+        held = cls(
+            compact(deferral.execution),
+            deferral.kind,
+            deferral.stage,
+            look_at=now + deferral.interval,
+            interval=deferral.interval,
+            budget=deferral.budget,
+            ends_at=ends_at(deferral.execution),
+            created_at=now,
+            state=deferral.state,
+            job_id=deferral.job_id,
+            watched=deferral.watched,
+        )
+        held.seen = printed_text(deferral.printed)
+        if tries is not None:
+            held.errors, held.error_since, held.last_error = tries.errors, tries.since, tries.error or None
+        return held
 
     @classmethod
     def of(cls, claimed: Claimed) -> HeldWait:

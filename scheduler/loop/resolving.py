@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from executors.external_job import ExternalJob
-from scheduler.domain.instants import Micros, to_datetime
+from typing import Final
+
+from executors.errors import PermanentError, RetryableError
+from executors.external_job import ExternalJob, JobBusy
+from executors.protocol import RunContext
+from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, budget_left, pause_after_error
 from scheduler.loop.asking import words
@@ -13,11 +17,31 @@ from scheduler.loop.verdicts import Again, Found, Interrupted, NotMade, Over, Ve
 from scheduler.services.finish import Ended
 from scheduler.services.resume import Tries
 
+# A job that another run may have made and not stored yet is looked for after so long.
+_OTHERS_STORE: Final = 2 * SECOND
+
 
 class Resolving(JobEndings):
     """Finds out whether a job was made."""
 
+    def not_created(self, held: HeldWait, executor: ExternalJob, run: RunContext, error: Exception) -> Verdict:
+        """What follows from an error of `create`."""
+        said = words(error)
+        if isinstance(error, PermanentError) and error.outcome_known:
+            return Over(self.failed_to_submit(held, said, retryable=False))
+        # What keeps the service busy may be what an earlier try of the same call has made.
+        busy = isinstance(error, JobBusy) and executor.finds(run)
+        if isinstance(error, RetryableError) and error.outcome_known and not busy:
+            return self.not_made(held, said, None if error.retry_after is None else to_micros(error.retry_after))
+        # Nobody knows whether there is a job. It is looked for, and only where there is none one is submitted again.
+        now = self._now()
+        held.error_since, held.last_error = held.error_since or now, said
+        held.errors += 1
+        held.sure_at = now if busy else now + self.settled_after
+        return Again(_OTHERS_STORE if busy else pause_after_error(held.interval, 1, 1.0))
+
     async def resolve(self, held: HeldWait) -> Verdict:
+        """Looks for the job of a submission that was interrupted."""
         try:
             executor = self.job_executor(held)
             run = self._performer.context(held.execution)
@@ -72,7 +96,13 @@ class Resolving(JobEndings):
         event = self.job_executor(held).event(None, "error", error)
         return Ended(held.execution, Phase.FAILED, error=error, retryable=retryable, waited=True, event=event)
 
+    def lost_to_another(self, held: HeldWait) -> Verdict:
+        """The job that `create` has made is watched for a run that was taken for its maker."""
+        # To end it would end it for both.
+        return Over(self.failed_to_submit(held, f"job {held.job_id} is watched for another run"))
+
     def unanswered(self, held: HeldWait, executor: ExternalJob | None, error: Exception) -> Verdict:
+        """What follows from an error that says nothing about the job."""
         if not self._counted(held, error):
             return self._after_error(held, error)
         return self.decide(held, executor, Phase.FAILED, words(error), "error")

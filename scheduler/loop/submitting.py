@@ -12,17 +12,16 @@ from typing import TypeVar
 
 import structlog
 
-from executors.errors import PermanentError, RetryableError
-from executors.external_job import ExternalJob, Job, JobBusy
+from executors.external_job import ExternalJob
 from executors.protocol import RunContext, as_failure
 from scheduler.domain.instants import SECOND, to_micros
 from scheduler.domain.run import Phase
-from scheduler.domain.wait import Stage, WaitKind, pause_after_error, pause_between
-from scheduler.loop.asking import words
+from scheduler.domain.wait import Stage, WaitKind, pause_between
 from scheduler.loop.batching import Batching
-from scheduler.loop.held_wait import HeldWait, compact, job_text
+from scheduler.loop.held_wait import HeldWait, job_text
 from scheduler.loop.performing import Performer
 from scheduler.loop.transactions import Transactions
+from scheduler.loop.verdicts import Again
 from scheduler.loop.waiting import Waiting
 from scheduler.services.defer import Deferral, defer_runs, ends_at
 from scheduler.services.finish import Ended
@@ -108,17 +107,7 @@ class Submitting:
         assert isinstance(executor, ExternalJob)
         try:
             run = self._performer.context(execution)
-            watched = executor.watched(run)
-            deferral = Deferral(
-                execution,
-                WaitKind.JOB,
-                Stage.SUBMITTING if watched is None else Stage.WAITING,
-                interval=to_micros(executor.poll_interval(run)),
-                budget=to_micros(executor.error_budget(run)),
-                state=None if watched is None else job_text(watched),
-                job_id=None if watched is None else watched.job_id or None,
-                watched=watched is not None,
-            )
+            deferral = job_deferral(execution, executor, run)
         except Exception as error:
             failure = as_failure(error)
             event = executor.event(None, "error", failure.error)
@@ -141,20 +130,18 @@ class Submitting:
         submission.deferring()
         self._waiting.submitting.add(submission.key)
         try:
-            await self._begin(submission, executor, run, deferral, watched)
+            await self._begin(submission, executor, run, deferral)
         finally:
             self._waiting.submitting.discard(submission.key)
 
-    async def _begin(
-        self, submission: Submission, executor: ExternalJob, run: RunContext, deferral: Deferral, watched: Job | None
-    ) -> None:
+    async def _begin(self, submission: Submission, executor: ExternalJob, run: RunContext, deferral: Deferral) -> None:
         ours, why = await self._intents.ask(deferral)
         if not ours:
             self.refused += 1
             log.warning("a late result does not count: the run was taken again", run=submission.key[0])
             return
-        held = self._held(submission.execution, deferral)
-        if watched is not None:
+        held = HeldWait.begun(deferral, self._waiting.now(), tries_of(submission.execution))
+        if deferral.watched:
             self._waiting.hold(held, 0)
             if why is not None:
                 self._waiting.bell.ring()
@@ -165,22 +152,24 @@ class Submitting:
                 put_back, [PutBack(held.execution, self._waiting.now(), submission.execution.run.state)], _owner(held)
             )
         else:
-            await self._create(submission, executor, run, held)
+            await self._create(executor, run, held)
 
-    async def _create(self, submission: Submission, executor: ExternalJob, run: RunContext, held: HeldWait) -> None:
+    async def _create(self, executor: ExternalJob, run: RunContext, held: HeldWait) -> None:
+        looker = self._waiting.looker
         try:
             job = await executor.create(run)
         except Exception as error:
-            self._not_created(submission, executor, run, held, error)
+            verdict = looker.not_created(held, executor, run, error)
+            if isinstance(verdict, Again):
+                log.warning("it is not known whether a job was made", run=held.name, error=held.last_error)
+            self._waiting.settle(held, verdict)
             return
         self.submitted += 1
         held.job, held.stage = job, Stage.WAITING
         held.errors, held.error_since, held.last_error = 0, None, None
         written = await self._jobs.ask(held)
         if held.name in written.conflicts:
-            # Another run was taken for the one that made this job; to ask for it twice would end it for both.
-            error_text = f"job {job.job_id} is watched for another run"
-            submission.report(self._waiting.looker.failed_to_submit(held, error_text))
+            self._waiting.settle(held, looker.lost_to_another(held))
         elif held.key not in written.held:
             self.refused += 1
             log.error("a job was made for a run that another worker has taken over", run=held.name, job=job.job_id)
@@ -190,44 +179,6 @@ class Submitting:
             if held.name in written.intents:
                 # Somebody has wanted the run to end while nobody could be told.
                 self._waiting.want(held, written.intents[held.name])
-
-    def _not_created(
-        self, submission: Submission, executor: ExternalJob, run: RunContext, held: HeldWait, error: Exception
-    ) -> None:
-        looker, said = self._waiting.looker, words(error)
-        if isinstance(error, PermanentError) and error.outcome_known:
-            submission.report(looker.failed_to_submit(held, said, retryable=False))
-            return
-        if isinstance(error, RetryableError) and error.outcome_known and not _may_be_ours(executor, run, error):
-            asked = None if error.retry_after is None else to_micros(error.retry_after)
-            self._waiting.settle(held, looker.not_made(held, said, asked))
-            return
-        # Nobody knows whether there is a job. It is looked for, and only where there is none one is submitted again.
-        now = self._waiting.now()
-        held.error_since, held.last_error = held.error_since or now, said
-        held.errors += 1
-        held.sure_at = now if isinstance(error, JobBusy) else now + looker.settled_after
-        log.warning("it is not known whether a job was made", run=held.name, error=said)
-        pause = _OTHERS_STORE if isinstance(error, JobBusy) else pause_after_error(held.interval, 1, 1.0)
-        self._waiting.hold(held, pause)
-
-    def _held(self, execution: Execution, deferral: Deferral) -> HeldWait:
-        now, tries = self._waiting.now(), tries_of(execution)
-        held = HeldWait(
-            compact(execution),
-            WaitKind.JOB,
-            deferral.stage,
-            look_at=now + deferral.interval,
-            interval=deferral.interval,
-            budget=deferral.budget,
-            ends_at=ends_at(execution),
-            created_at=now,
-            state=deferral.state,
-            job_id=deferral.job_id,
-            watched=deferral.watched,
-        )
-        held.errors, held.error_since, held.last_error = tries.errors, tries.since, tries.error or None
-        return held
 
     # --- stored ------------------------------------------------------------------------------------------------------
 
@@ -246,9 +197,19 @@ class Submitting:
         return [answers[held.name] for held in waits]
 
 
-def _may_be_ours(executor: ExternalJob, run: RunContext, error: RetryableError) -> bool:
-    # What keeps the service busy may be what an earlier try of the same call has made.
-    return isinstance(error, JobBusy) and executor.finds(run)
+def job_deferral(execution: Execution, executor: ExternalJob, run: RunContext) -> Deferral:
+    """The wait of a run whose job is about to be submitted, or exists already and is watched."""
+    watched = executor.watched(run)
+    return Deferral(
+        execution,
+        WaitKind.JOB,
+        Stage.SUBMITTING if watched is None else Stage.WAITING,
+        interval=to_micros(executor.poll_interval(run)),
+        budget=to_micros(executor.error_budget(run)),
+        state=None if watched is None else job_text(watched),
+        job_id=None if watched is None else watched.job_id or None,
+        watched=watched is not None,
+    )
 
 
 def _owner(held: HeldWait) -> str:

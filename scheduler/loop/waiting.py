@@ -26,7 +26,7 @@ from scheduler.loop.performing import Performer
 from scheduler.loop.storing import Storing
 from scheduler.loop.transactions import Transactions
 from scheduler.loop.verdicts import Again, Decided, Found, Given, NotMade, Over, Verdict
-from scheduler.services.defer import Deferral, ends_at, printed_text
+from scheduler.services.defer import Deferral
 from scheduler.services.finish import Ended
 from scheduler.services.resume import PutBack, submitting_state
 from scheduler.services.watch import Claimed, claim_waits, compare_waits, release_waits, wanted_ends
@@ -131,19 +131,7 @@ class Waiting:
         if deferral.kind is WaitKind.UNTIL:
             self._until()
             return
-        held = HeldWait(
-            deferral.execution,
-            deferral.kind,
-            deferral.stage,
-            look_at=self.now() + deferral.interval,
-            interval=deferral.interval,
-            budget=deferral.budget,
-            ends_at=ends_at(deferral.execution),
-            created_at=self.now(),
-            state=deferral.state,
-        )
-        held.seen = printed_text(deferral.printed)
-        self.hold(held, deferral.interval)
+        self.hold(HeldWait.begun(deferral, self.now()), deferral.interval)
 
     def settle(self, held: HeldWait, verdict: Verdict) -> None:
         """What was found of a wait that is not held yet is acted upon."""

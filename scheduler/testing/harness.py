@@ -25,12 +25,14 @@ from scheduler.services.finish import Ended, finish_runs
 from scheduler.services.fire import fire_due
 from scheduler.services.operate import TriggerKey
 from scheduler.services.recover import recover_runs
+from scheduler.services.resume import next_until_at, resume_due
 from scheduler.services.sync import refresh_summaries, sync_triggers
 from scheduler.services.take import Execution, describe_runs, next_ready_at, take_runs
 from scheduler.settings import Settings
 from scheduler.store.transaction import Transaction
 from scheduler.testing.clock import ManualClock, micros_of
 from scheduler.testing.seen import Pruned, Ran, Run, Skipped, run_of, slot_of
+from scheduler.testing.waits import HarnessWaits
 
 T = TypeVar("T")
 TriggerName: TypeAlias = Union[Trigger, TriggerKey, str]  # noqa: UP007  # evaluated at import
@@ -75,6 +77,7 @@ class Harness:
         self._runner = asyncio.Runner()
         self._incarnations = 0
         self._crashing = False
+        self._waits = HarnessWaits(self._store, self._performer, self.clock.now, self._await)
         self._begin()
         for each in named.values():
             self._await(each.start())
@@ -138,8 +141,9 @@ class Harness:
     def tick(self, duration: timedelta | str = timedelta(0)) -> list[Run]:
         """Lets time pass and does all that becomes due, each thing at its instant; returns the runs that ended.
 
-        Fires slots, fills those of backfills, executes runs one after the other, retries them when their wait is over, takes
-        runs back from crashed workers. Time an executor spends for real counts for nothing; it may move `clock` itself.
+        Fires slots, fills those of backfills, executes runs one after the other, retries them when their wait is over,
+        resumes and polls deferred ones, watches the jobs of external ones, takes runs back from crashed workers. Time an
+        executor spends for real counts for nothing; it may move `clock` itself.
         """
         end = self.clock.now() + micros_of(duration)
         ended: dict[str, None] = {}
@@ -187,18 +191,27 @@ class Harness:
         executions, more = self._store.run(self._decide_and_take, ended)
         for execution in executions:
             reports: list[Ended] = []
-            self._await(self._performer.perform(execution, reports.append))
+            if self._waits.is_job(self._executors[execution.run.executor]):
+                reports = self._waits.submit(execution, dies=self._crashing)
+            else:
+                self._await(self._performer.perform(execution, reports.append))
             if self._crashing:
                 # Nothing is recorded; what else this worker held stays with the dead until its lease is over.
                 self._crashing = False
                 self._begin()
                 return True
-            finished = self._store.run(finish_runs, reports, "harness")
-            ended.update(dict.fromkeys(name for name in finished.counted if name not in finished.retried))
+            self._record(reports, ended)
+        over, looked = self._waits.look(self._executors)
+        self._record(over, ended)
         again = self._next_instant() <= self.clock.now()
-        if again and not more and not executions:
+        if again and not more and not executions and not looked:
             raise RuntimeError("something stays due however often the harness looks: this is a fault of the harness")
         return more or again
+
+    def _record(self, reports: list[Ended], ended: dict[str, None]) -> None:
+        finished = self._store.run(finish_runs, [item for item in reports if item.deferral is None], "harness")
+        ended.update(dict.fromkeys(name for name in finished.counted if name not in finished.retried))
+        self._waits.defer([item.deferral for item in reports if item.deferral is not None])
 
     def _decide_and_take(self, tx: Transaction, ended: dict[str, None]) -> tuple[list[Execution], bool]:
         tx.workers.renew(self._me, self._lease)
@@ -207,6 +220,9 @@ class Harness:
         refresh_summaries(tx, sorted({*tasks, *fired.replanned}))
         recovered = recover_runs(tx, self._me, lease=self._lease, max_lost=self._options.max_lost, limit=_BATCH)
         ended.update(dict.fromkeys(recovered.failed))
+        due = resume_due(tx, _BATCH, self._me, "harness")
+        if due.finished is not None:
+            ended.update(dict.fromkeys(name for name in due.finished.counted if name not in due.finished.retried))
         for number in backfills_under_way(tx):
             while (step := advance_backfill(tx, number, {})) is not None and step.more:
                 pass
@@ -223,13 +239,15 @@ class Harness:
 
     def _next_instant(self) -> Micros:
         with self._store.read() as tx:
-            instants = [tx.triggers.next_due_at(), next_ready_at(tx, self._executors)]
+            instants = [tx.triggers.next_due_at(), next_ready_at(tx, self._executors), next_until_at(tx)]
+            instants.append(self._waits.next_instant())
             instants += [row["lease_until"] + 1 for row in tx.workers.list_living() if row["incarnation"] != self._me]
         return min((at for at in instants if at is not None), default=_NEVER)
 
     def _begin(self) -> None:
         self._incarnations += 1
         self._me = f"harness-{self._incarnations}"
+        self._waits.begin(self._me)
         executors = sorted(self._executors)
         self._store.run(_register, self._me, self._options.fingerprint, executors, self._lease)
 
