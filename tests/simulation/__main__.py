@@ -10,7 +10,7 @@ import argparse
 import sys
 import traceback
 
-from tests.simulation.play import STEPS, WorldFailedError, play, postgres_world, sqlite_world
+from tests.simulation.play import STEPS, WorldFailedError, universe
 
 
 def main() -> int:
@@ -21,10 +21,10 @@ def main() -> int:
     parser.add_argument("--postgres", metavar="URL")
     wanted = parser.parse_args()
     failed = 0
-    for seed in range(wanted.seed, wanted.seed + wanted.count):
-        with postgres_world(wanted.postgres) if wanted.postgres else sqlite_world() as (store, clock):
+    with universe(wanted.postgres) as here:
+        for seed in range(wanted.seed, wanted.seed + wanted.count):
             try:
-                world = play(seed, store, clock, wanted.steps)
+                world = here.play(seed, wanted.steps)
             except WorldFailedError as error:
                 failed += 1
                 world = error.world

@@ -1,16 +1,22 @@
-"""Schedules that can be counted on fingers: each lists its slots by trying every candidate, with no code of the product."""
+"""Schedules that can be counted on fingers: each lists its slots one after the other, with no code of the product."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
 from random import Random
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 from scheduler.domain.automation import At, Automation, Cron, FixedRate
+from scheduler.domain.calendars import BlackoutPolicy, Calendar
 from scheduler.domain.instants import SECOND, Micros, to_datetime
 
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+# No world gets this far ahead of itself.
+_FAR: Final = 6 * DAY
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,8 @@ class EveryMinutes:
     step: int
 
     def slots(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
-        first = after // MINUTE * MINUTE
-        candidates = range(first, until + 1, MINUTE)
-        return [at for at in candidates if at > after and at // MINUTE % self.step == 0]
+        step = self.step * MINUTE
+        return list(range((after // step + 1) * step, until + 1, step))
 
     def automation(self) -> Automation:
         return Cron(f"*/{self.step} * * * *")
@@ -35,9 +40,8 @@ class Hourly:
     minute: int
 
     def slots(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
-        first = after // MINUTE * MINUTE
-        candidates = range(first, until + 1, MINUTE)
-        return [at for at in candidates if at > after and at // MINUTE % 60 == self.minute]
+        hours = range(after // HOUR * HOUR, until + 1, HOUR)
+        return [at for hour in hours if after < (at := hour + self.minute * MINUTE) <= until]
 
     def automation(self) -> Automation:
         return Cron(f"{self.minute} * * * *")
@@ -51,13 +55,10 @@ class Rate:
     start: Micros | None = None
 
     def slots(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
-        found = []
-        at = anchor + self.seconds * SECOND if self.start is None else self.start
-        while at <= until:
-            if at > after:
-                found.append(at)
-            at += self.seconds * SECOND
-        return found
+        step = self.seconds * SECOND
+        first = anchor + step if self.start is None else self.start
+        passed = max(0, (after - first) // step + 1)
+        return list(range(first + passed * step, until + 1, step))
 
     def automation(self) -> Automation:
         return FixedRate(self.seconds, "second", None if self.start is None else to_datetime(self.start))
@@ -79,21 +80,95 @@ class Once:
 Grid: TypeAlias = EveryMinutes | Hourly | Rate | Once
 
 
-def next_slot(grid: Grid, after: Micros, anchor: Micros) -> Micros | None:
-    """The first slot after an instant."""
-    if isinstance(grid, Once):
-        return grid.at if grid.at > after else None
-    begin, reach = after, HOUR
-    if isinstance(grid, Rate) and grid.start is not None:
-        reach = max(reach, grid.start - after)
-    elif isinstance(grid, Rate):
-        reach = max(reach, anchor + grid.seconds * SECOND - after)
-    found = grid.slots(begin, after + reach + HOUR, anchor)
-    return found[0]
+@dataclass(frozen=True)
+class Blackout:
+    """Days, counted from 1970, on which nothing fires: their slots are skipped, or move to the nearest other day."""
+
+    days: tuple[int, ...]
+    policy: BlackoutPolicy
+
+    def target(self, day: int) -> int:
+        """Where the slots of one of these days go."""
+        step = -1 if self.policy == "previous" else 1
+        while day in self.days:
+            day += step
+        return day
+
+    def calendar(self) -> Calendar:
+        return Calendar("quiet", frozenset(date(1970, 1, 1) + timedelta(day) for day in self.days), self.policy)
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """A grid between two instants, the second of which no longer belongs to it, under a calendar of UTC days."""
+
+    grid: Grid
+    start: Micros | None = None
+    end: Micros | None = None
+    blackout: Blackout | None = None
+
+    def slots(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
+        """Every slot in (after, until] that is owed an entry."""
+        if self.blackout is None or self.blackout.policy == "skip":
+            return self._within(after, until, anchor)
+        moved = self.blackout.days
+        slots = {slot for slot in self._within(after, until, anchor) if slot // DAY not in moved}
+        for day in moved:
+            shift = (self.blackout.target(day) - day) * DAY
+            if day * DAY + shift <= until and (day + 1) * DAY + shift > after:
+                home = self._within(day * DAY - 1, (day + 1) * DAY - 1, anchor)
+                slots |= {slot + shift for slot in home if after < slot + shift <= until}
+        return sorted(slots)
+
+    def quiet(self, slot: Micros) -> bool:
+        """Whether the slot lies on a day on which it does not fire."""
+        return self.blackout is not None and self.blackout.policy == "skip" and slot // DAY in self.blackout.days
+
+    def options(self) -> dict[str, Any]:
+        """What a trigger's specification says of it."""
+        return {
+            "automation": self.grid.automation(),
+            "start": None if self.start is None else to_datetime(self.start),
+            "end": None if self.end is None else to_datetime(self.end),
+            "calendars": () if self.blackout is None else (self.blackout.calendar(),),
+        }
+
+    def _within(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
+        if self.start is not None:
+            after = max(after, self.start - 1)
+        if self.end is not None:
+            until = min(until, self.end - 1)
+        return self.grid.slots(after, until, anchor) if until > after else []
+
+
+@lru_cache(maxsize=4096)
+def next_slot(timetable: Timetable, after: Micros, anchor: Micros) -> Micros | None:
+    """The first slot after an instant, None if there is none."""
+    begin, reach = after, 5 * MINUTE
+    while begin < after + _FAR:
+        if found := timetable.slots(begin, begin + reach, anchor):
+            return found[0]
+        begin, reach = begin + reach, reach * 4
+    return None
+
+
+def any_timetable(random: Random, now: Micros) -> Timetable:
+    """Some schedule, most of them busy enough to owe something soon, and without an end or quiet days."""
+    start = end = blackout = None
+    minute = now // MINUTE * MINUTE
+    choice = random.random()
+    if choice < 0.06:
+        start = minute + random.randrange(-10, 40) * MINUTE + random.choice([0, 0, 30 * SECOND])
+    elif choice < 0.12:
+        end = minute + random.randrange(2, 90) * MINUTE + random.choice([0, 0, 1, 30 * SECOND])
+    elif choice < 0.20:
+        today = now // DAY
+        days = random.choice([(today,), (today + 1,), (today, today + 1), (today - 1,), (today - 1, today + 1)])
+        blackout = Blackout(days, random.choice(["skip", "skip", "next", "previous"]))
+    return Timetable(any_grid(random, now), start, end, blackout)
 
 
 def any_grid(random: Random, now: Micros) -> Grid:
-    """Some schedule, most of them busy enough to owe something soon."""
     second = now - now % SECOND
     return random.choice(
         [

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Phase
-from tests.simulation.ledger import RUN
+from tests.simulation.rules import RUN
 from tests.simulation.world import World
 
 Invariant: TypeAlias = Callable[[World], Iterator[str]]
@@ -23,14 +23,15 @@ def rows(world: World, statement: str) -> list[Any]:
 
 
 def one_run_per_slot(world: World) -> Iterator[str]:
-    seen = Counter((run.trigger_id, run.scheduled_at) for run in rows(world, "SELECT * FROM runs"))
+    scheduled = rows(world, "SELECT trigger_id, scheduled_at FROM runs WHERE kind = 'scheduled'")
+    seen = Counter((run.trigger_id, run.scheduled_at) for run in scheduled)
     yield from (f"slot {slot} has {count} runs" for slot, count in seen.items() if count > 1)
 
 
 def every_owed_slot_has_its_one_entry(world: World) -> Iterator[str]:
     """Runs and skipped ranges together are exactly the slots owed, each with the outcome that the rules give it."""
     runs: dict[int, set[Micros]] = defaultdict(set)
-    for run in rows(world, "SELECT trigger_id, scheduled_at FROM runs"):
+    for run in rows(world, "SELECT trigger_id, scheduled_at FROM runs WHERE kind = 'scheduled'"):
         runs[run.trigger_id].add(run.scheduled_at)
     ranges = defaultdict(list)
     for skipped in rows(world, "SELECT * FROM skips ORDER BY trigger_id, from_slot"):
@@ -89,10 +90,19 @@ def runs_stand_as_their_history_says(world: World) -> Iterator[str]:
         if (run := stored.get(name)) is None:
             continue
         waits = model.phase is Phase.QUEUED
-        is_so = (run.phase, run.owner, run.fence, run.attempt, run.lost, run.not_before if waits else 0)
-        should = (model.phase, model.owner, model.fence, model.attempt, model.lost, model.not_before if waits else 0)
+        is_so = (run.phase, run.owner, run.fence, run.attempt, run.known_ends, run.lost)
+        should = (model.phase, model.owner, model.fence, model.attempt, model.known_ends, model.lost)
         if is_so != should:
             yield f"{name} is {is_so}, should be {should}"
+        if waits and run.not_before != model.not_before:
+            yield f"{name} waits until {to_rfc3339(run.not_before)}, should until {to_rfc3339(model.not_before)}"
+        covers = model.covers or (None, None)
+        pinned = (run.version, run.executor, run.deadline_at, run.scheduled_at, run.covers_from, run.covers_to)
+        if pinned != (model.version, model.spec.executor, model.deadline_at, model.slot, *covers):
+            yield f"{name} pinned {pinned}, should be {model}"
+        gates = (bool(run.serial), bool(run.gated), run.intent is not None)
+        if model.phase.open and gates != (model.serial, world.runs.is_gated(model), model.unwanted):
+            yield f"{name} is (serial, gated, unwanted) {gates}, should be {model}"
 
 
 def attempts_are_recorded_once(world: World) -> Iterator[str]:
@@ -105,8 +115,8 @@ def attempts_are_recorded_once(world: World) -> Iterator[str]:
 
 
 def runs_bear_the_names_of_their_slots(world: World) -> Iterator[str]:
-    keys = {number: key for key, number in world.ids.items()}
-    for run in rows(world, "SELECT name, trigger_id, scheduled_at FROM runs"):
+    keys = {number: key for key, number in world.people.register.ids.items()}
+    for run in rows(world, "SELECT name, trigger_id, scheduled_at FROM runs WHERE kind = 'scheduled'"):
         if run.name != slot_run_name(*keys[run.trigger_id], run.scheduled_at):
             yield f"{run.name} is not the name of {run.scheduled_at}"
 
@@ -116,16 +126,49 @@ def nothing_is_open_without_an_owner_or_a_reason(world: World) -> Iterator[str]:
     for run in rows(world, "SELECT * FROM runs"):
         if (run.phase == "RUNNING") != (run.owner is not None):
             yield f"{run.name} is {run.phase}, and its owner is {run.owner}"
-        if run.owner is not None and run.owner not in known:
+        if run.owner is not None and run.owner not in known | world.void:
             yield f"{run.name} belongs to {run.owner}, whom nobody could declare dead"
         if (run.phase in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")) != (run.finished_at is not None):
             yield f"{run.name} is {run.phase} and finished at {run.finished_at}"
 
 
+def nothing_fired_for_an_inactive_time(world: World) -> Iterator[str]:
+    """Every slot that has a run lies within a time in which its trigger was active."""
+    if world.was_set_back:
+        return  # Then no time is before or after another.
+    for run in rows(world, "SELECT name, trigger_id, scheduled_at FROM runs WHERE kind = 'scheduled'"):
+        periods = world.triggers[run.trigger_id].periods
+        if not any(begin < run.scheduled_at and (end is None or run.scheduled_at <= end) for begin, end in periods):
+            yield f"{run.name} fired outside {periods}"
+
+
+def what_cannot_be_planned_says_so(world: World) -> Iterator[str]:
+    for row in rows(world, "SELECT id, error, error_fingerprint FROM triggers"):
+        model = world.triggers[row.id]
+        if (row.error is not None) != bool(model.aside) or (row.error_fingerprint or "") != model.aside:
+            yield f"{model.identity} has the error {row.error} of {row.error_fingerprint}; it is set aside: {model.aside}"
+
+
+def limits_and_turns_are_kept(world: World) -> Iterator[str]:
+    """Of a serial trigger never two runs are under way; of a task no more than any of its deploys allowed."""
+    statement = "SELECT r.trigger_id, r.serial, t.name AS task FROM runs r JOIN tasks t ON t.id = r.task_id"
+    under_way = rows(world, f"{statement} WHERE r.phase IN ('RUNNING', 'DEFERRED')")
+    serial = Counter(run.trigger_id for run in under_way if run.serial)
+    yield from (f"{count} runs of trigger {number} are under way" for number, count in serial.items() if count > 1)
+    for task, count in Counter(run.task for run in under_way).items():
+        limits = [manifest.spec.limit for manifest in world.people.register.ever[task]]
+        if None not in limits and count > max(limit for limit in limits if limit is not None):
+            yield f"{count} runs of {task} are under way, and {limits} were allowed"
+
+
 def lost_runs_are_given_up_at_the_limit(world: World) -> Iterator[str]:
     limit = world.runs.max_lost
     for run in rows(world, "SELECT * FROM runs"):
-        if run.lost > limit or (run.lost == limit and run.phase != "FAILED"):
+        model = world.runs.runs.get(run.name)
+        if model is None or model.reopened:
+            continue  # Somebody wanted it to begin again, however often it was lost.
+        fails_at_once = model.spec.on_lost == "fail"
+        if run.lost > limit or (run.lost >= (1 if fails_at_once else limit) and run.phase not in ("FAILED", "ABORTED")):
             yield f"{run.name} was lost {run.lost} times and is {run.phase}"
 
 
@@ -136,9 +179,14 @@ def summaries_count_the_triggers(world: World) -> Iterator[str]:
         if task.name in world.flickered:
             continue
         mine = [
-            model for key, number in world.ids.items() if key.task == task.name and (model := world.triggers[number])
+            model
+            for key, number in world.people.register.ids.items()
+            if key.task == task.name and (model := world.triggers[number])
         ]
-        counts = (sum(not model.written.deleted for model in mine), sum(model.written.live for model in mine))
+        counts = (
+            sum(not model.written.deleted for model in mine),
+            sum(model.written.active and not model.written.deleted for model in mine),
+        )
         if (task.total_triggers, task.active_triggers) != counts:
             yield f"{task.name} counts {task.total_triggers} triggers, {task.active_triggers} active; not {counts}"
 
@@ -151,6 +199,9 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     attempts_are_recorded_once,
     runs_bear_the_names_of_their_slots,
     nothing_is_open_without_an_owner_or_a_reason,
+    nothing_fired_for_an_inactive_time,
+    limits_and_turns_are_kept,
+    what_cannot_be_planned_says_so,
     lost_runs_are_given_up_at_the_limit,
     summaries_count_the_triggers,
 )

@@ -10,49 +10,16 @@ from dataclasses import dataclass, field
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.occurrences import jitter_of
-from tests.simulation.grids import Grid, Rate, next_slot
-
-RUN = "run"
-
-
-@dataclass(frozen=True)
-class CatchUpRule:
-    policy: str = "all"
-    max_runs: int = 10
-    window: Micros = 7 * 86_400 * SECOND
-
-
-@dataclass(frozen=True)
-class Written:
-    """What stands in the trigger's row, as far as it decides which slots there are."""
-
-    grid: Grid
-    jitter: Micros = 0
-    active: bool = True
-    deleted: bool = False
-
-    @property
-    def live(self) -> bool:
-        return self.active and not self.deleted
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What the present plan was made from."""
-
-    grid: Grid
-    jitter: Micros
-    anchor: Micros | None
-    activated_at: Micros
+from tests.simulation.grids import Rate, next_slot
+from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, caught_up, let_through
 
 
 @dataclass
-class Fire:
-    """A slot that got its run just now; `turn` is 0 on time."""
+class Decision:
+    """What became of a trigger at one look: slots that got a run, and whether runs that did not start are over."""
 
-    slot: Micros
-    turn: int
-    due_at: Micros
+    fires: list[Fire] = field(default_factory=list)
+    silenced: bool = False
 
 
 @dataclass
@@ -62,14 +29,24 @@ class TriggerModel:
     identity: str
     written: Written
     grace: Micros
-    catchup: CatchUpRule = CatchUpRule()
+    manners: Manners = Manners()
+    skip_next: Micros | None = None
     planned: Planned | None = None
     planned_from: Written | None = None
+    # Which code could not plan it and set it aside: nothing is due, and it goes on owing.
+    aside: str = ""
+    # All it may ever fire is fired.
+    spent: bool = False
+    fires: int = 0
+    # Since when it is active, or from when on while it sleeps.
+    activated_at: Micros | None = None
     anchor: Micros | None = None
     anchor_seconds: int | None = None
     owed_after: Micros = 0
     last: Micros | None = None
     entries: dict[Micros, str] = field(default_factory=dict)
+    # From when until when it was active: what fires lies within.
+    periods: list[tuple[Micros, Micros | None]] = field(default_factory=list)
     stored_ranges: list[tuple[Micros, Micros]] = field(default_factory=list)
     """Only of use once the clock was set back: a range stands for all that lies in it, whatever the schedule was."""
 
@@ -81,7 +58,12 @@ class TriggerModel:
         return self.planned_from != self.written
 
     def next_slot(self) -> Micros | None:
-        return None if self.planned is None else self._next(self.planned, self.owed_after)
+        """The slot that is planned; None where nothing is."""
+        return None if self.aside else self.owed_slot()
+
+    def owed_slot(self) -> Micros | None:
+        """The next slot that is owed, also while the trigger is set aside."""
+        return None if self.planned is None or self.spent else self._next(self.planned, self.owed_after)
 
     def due_at(self, slot: Micros) -> Micros:
         assert self.planned is not None
@@ -98,110 +80,185 @@ class TriggerModel:
     def due_slots(self, now: Micros) -> list[Micros]:
         if self.planned is None:
             return []
-        slots = self.planned.grid.slots(self.owed_after, now, self._anchor(self.planned))
+        slots = self.planned.timetable.slots(self.owed_after, now, self._anchor(self.planned))
         return [slot for slot in slots if self.due_at(slot) <= now]
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def decide(self, now: Micros) -> list[Fire]:
+    def decide(self, now: Micros, open_runs: int) -> Decision:
         """All due slots get their outcome; one that has an outcome keeps it."""
-        due = self.due_slots(now)
-        late = [slot for slot in due if self.due_at(slot) < now - self.grace]
-        window = max(self.catchup.window, self.grace)
-        outcomes = dict.fromkeys(due[len(late) :], RUN)
+        assert self.planned is not None
+        due, rule = self.due_slots(now), self.manners.catchup
+        outcomes = {slot: "calendar" for slot in due if self.planned.timetable.quiet(slot)}
+        free = [slot for slot in due if slot not in outcomes]
+        late = [slot for slot in free if self.due_at(slot) < now - self.grace]
+        window = max(rule.window, self.grace)
+        outcomes |= dict.fromkeys(free[len(late) :], RUN)
         expired = [slot for slot in late if self.due_at(slot) < now - window]
         outcomes |= dict.fromkeys(expired, "catchup_window")
         rest = late[len(expired) :]
-        kept, reason = self._kept(rest, on_time=len(due) > len(late))
+        kept, reason = caught_up(rule, rest, on_time=len(free) > len(late))
         outcomes |= dict.fromkeys(rest, reason) | dict.fromkeys(kept, RUN)
+        outcomes = {slot: outcomes[slot] for slot in due if self._undecided(slot)}
+        gap = (rest[0], rest[-1]) if rule.policy == "gap" and rest and outcomes.get(rest[-1]) == RUN else None
+        outcomes = let_through(outcomes, self.manners.overlap, open_runs, self.skip_next)
+        outcomes = self._until_spent(outcomes)
         turns = {slot: turn for turn, slot in enumerate(kept, start=1)}
-        fires = [
-            Fire(slot, turns.get(slot, 0), self.due_at(slot))
-            for slot in sorted(outcomes)
-            if not self._covered(slot) and self._enter(slot, outcomes)
-        ]
+        fires = [self._fire(slot, turns.get(slot, 0)) for slot in outcomes if outcomes[slot] == RUN]
+        for fire in fires:
+            # The run that is kept instead of the one for the gap speaks for that as well.
+            if gap is not None and (fire.slot == gap[1] or outcomes[gap[1]] == "overlap"):
+                fire.covers = gap
+        self._enter(outcomes)
         self.last = self.owed_after = due[-1]
-        return fires
+        return Decision(fires)
 
-    def _kept(self, late: list[Micros], *, on_time: bool) -> tuple[list[Micros], str]:
-        match self.catchup.policy:
-            case "all":
-                return late[max(0, len(late) - self.catchup.max_runs) :], "catchup_cap"
-            case "latest":
-                return [] if on_time else late[-1:], "coalesced"
-            case "none":
-                return [], "catchup_policy"
-            case _:
-                return late[-1:], "covered_by_gap"
+    def look(
+        self,
+        now: Micros,
+        before: Written | None,
+        code: str,
+        *,
+        plannable: bool,
+        open_runs: int,
+        activated: bool = False,
+    ) -> Decision:
+        """A worker or a command looks at what is written.
 
-    def look(self, now: Micros, before: Written | None = None) -> tuple[list[Fire], bool]:
-        """A worker or a command looks at what is written: the slots fired, and whether the trigger fell silent.
-
-        `before` is what was written until now, where whoever looks is the one who changes it.
+        `before` is what was written until now, where whoever looks is the one who changes it; `activated` means that this
+        is what they did. Nothing can be planned that nobody understands, or of a version that does not exist (not
+        `plannable`); `code` is who gives up on that.
         """
         written, old = self.written, self.planned
-        self.planned_from = written
-        # Only if the old schedule is still written down can all its slots be accounted for; else the planned one is.
+        # Only if the old schedule is written down somewhere can all its slots be accounted for; else the planned one is.
         known = old is not None and any(
-            text is not None and (text.grid, text.jitter) == (old.grid, old.jitter) for text in (before, written)
+            text is not None and (text.timetable, text.jitter) == (old.timetable, old.jitter)
+            for text in (before, written, self.planned_from)
         )
-        if not written.live:
-            if old is None:
-                return [], False
-            self._settle(now, known, "deleted" if written.deleted else "paused")
-            self.planned = None
-            return [], True
+        self.planned_from = written
+        wakes = written.wakes(now)
+        if wakes is None and not written.live(now):
+            if old is None and not self.aside:
+                return Decision()
+            self._settle(now, known, "deleted" if written.deleted else "paused", open_runs)
+            self.planned, self.activated_at, self.aside, self.spent = None, None, "", False
+            self._falls_silent(now)
+            return Decision(silenced=True)
+        if written.timetable is None or not plannable:
+            self.aside = code
+            return Decision()
         self._set_anchor(now)
-        new = Planned(written.grid, written.jitter, self.anchor, now if old is None else old.activated_at)
-        if new == old and (self.next_slot() is not None or self._next(new, now) is None):
-            return [], False
-        fires = [] if old is None else self._settle(now, known, "schedule_changed")
-        self.planned, self.owed_after = new, now
-        return fires, False
+        # A snooze is a pause with a known end; of one that was cut short the end must not stay.
+        since = wakes if wakes is not None else None if activated else self.activated_at
+        if since is None or (wakes is None and since > now + self.grace):
+            since = now
+        self.activated_at = since
+        new = Planned(written.timetable, written.jitter, self.anchor, since)
+        left = None if written.max_fires is None else max(0, written.max_fires - self.fires)
+        first = wakes if wakes is not None else now
+        if new == old:
+            if self.aside:
+                self.aside = ""  # It owes everything since it was set aside.
+                return Decision()
+            if self.next_slot() is not None or left == 0 or self._next(new, first) is None:
+                return Decision()
+        fires = []
+        if old is not None:
+            fires = self._settle(now, known, "paused" if wakes is not None else "schedule_changed", open_runs)
+        if old is None or wakes is not None or since != old.activated_at:
+            self._falls_silent(now)
+            self.periods.append((since, None))
+        self.aside, self.planned, self.owed_after = "", new, first
+        self.spent = written.max_fires is not None and self.fires >= written.max_fires
+        return Decision(fires, silenced=wakes is not None)
 
-    def clock_set_back(self, now: Micros) -> None:
+    def is_as_planned(self, now: Micros) -> bool:
+        """Whether what is written still gives the slots that are planned."""
+        old, written = self.planned, self.written
+        return (
+            old is not None and written.live(now) and (written.timetable, written.jitter) == (old.timetable, old.jitter)
+        )
+
+    def restored(self, now: Micros) -> None:
+        """What was due when a backup was restored is skipped."""
+        due = self.due_slots(now)
+        self._enter({slot: "restored" for slot in due if self._undecided(slot)})
+        self.last = self.owed_after = due[-1]
+
+    def clock_set_back(self, now: Micros, code: str) -> None:
         """A worker notices that the clock was set back: what lies ahead of now is planned again."""
         beyond = now + self.grace
-        old = self.planned
-        if old is None or not self.written.live or self.next_slot() is None:
+        old, timetable = self.planned, self.written.timetable
+        if old is None or not self.written.live(now) or self.next_slot() is None:
             return
         if (self.last if self.last is not None else old.activated_at) <= beyond:
             return
+        if timetable is None:
+            self.aside = code
+            return
         self._bring_anchor_back(now)
-        activated = min(old.activated_at, now)
+        activated = self.activated_at = min(self.activated_at or now, now)
         anchor = None
-        if isinstance(self.written.grid, Rate) and self.written.grid.start is None:
+        if isinstance(timetable.grid, Rate) and timetable.grid.start is None:
             anchor = activated - activated % SECOND if self.anchor is None else self.anchor
-        self.planned = Planned(self.written.grid, self.written.jitter, anchor, activated)
+        self.planned = Planned(timetable, self.written.jitter, anchor, activated)
         self.owed_after = self.last = now - now % SECOND
 
     # --- details -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, now: Micros, known: bool, reason: str) -> list[Fire]:
+    def _settle(self, now: Micros, known: bool, reason: str, open_runs: int) -> list[Fire]:
         """Ends the old plan: what is due is accounted for; a changed schedule still fires what is within the grace."""
-        slot = self.next_slot()
-        if slot is None or self.due_at(slot) > now:
+        slot = self.owed_slot()
+        # One that was set aside has lost its due instant: its slot counts.
+        if slot is None or (slot if self.aside else self.due_at(slot)) > now:
             return []
+        assert self.planned is not None
         due = self.due_slots(now) if known else [slot]
         keeps = reason == "schedule_changed"
-        outcomes = {slot: RUN if keeps and self.due_at(slot) >= now - self.grace else reason for slot in due}
-        new = [slot for slot in due if slot not in self.entries and not self._covered(slot)]
-        if new:
+        outcomes = {}
+        for slot in due:
+            if self._undecided(slot):
+                fires = keeps and self.due_at(slot) >= now - self.grace
+                outcomes[slot] = reason if not fires else "calendar" if self.planned.timetable.quiet(slot) else RUN
+        if outcomes:
             self.last = due[-1]
-        return [Fire(slot, 0, self.due_at(slot)) for slot in new if self._enter(slot, outcomes)]
+        outcomes = let_through(outcomes, self.manners.overlap, open_runs, self.skip_next)
+        left = len(due) if self.written.max_fires is None else max(0, self.written.max_fires - self.fires)
+        runs = [slot for slot in outcomes if outcomes[slot] == RUN]
+        for slot in runs[left:]:
+            del outcomes[slot]  # After the last that it may have, none is owed.
+        self._enter(outcomes)
+        return [self._fire(slot, 0) for slot in runs[:left]]
 
-    def _enter(self, slot: Micros, outcomes: dict[Micros, str]) -> bool:
-        """Enters a slot's outcome unless it has one; True if it is a run."""
-        if slot in self.entries:
-            return False
-        self.entries[slot] = outcomes[slot]
-        return outcomes[slot] == RUN
+    def _fire(self, slot: Micros, turn: int) -> Fire:
+        return Fire(slot, turn, self.due_at(slot), serial=self.manners.overlap != "allow_all")
 
-    def _covered(self, slot: Micros) -> bool:
-        return any(first <= slot <= last for first, last in self.stored_ranges)
+    def _undecided(self, slot: Micros) -> bool:
+        return slot not in self.entries and not any(first <= slot <= last for first, last in self.stored_ranges)
+
+    def _until_spent(self, outcomes: dict[Micros, str]) -> dict[Micros, str]:
+        """What comes after the last run that a trigger may have is not owed."""
+        if self.written.max_fires is None:
+            return outcomes
+        left = self.written.max_fires - self.fires
+        runs = [slot for slot in outcomes if outcomes[slot] == RUN]
+        if len(runs) < left:
+            return outcomes
+        self.spent = True
+        return {slot: outcomes[slot] for slot in outcomes if left > 0 and slot <= runs[left - 1]}
+
+    def _enter(self, outcomes: dict[Micros, str]) -> None:
+        assert not outcomes.keys() & self.entries.keys()
+        self.entries |= outcomes
+        self.fires += sum(outcome == RUN for outcome in outcomes.values())
+
+    def _falls_silent(self, now: Micros) -> None:
+        if self.periods and self.periods[-1][1] is None:
+            self.periods[-1] = (self.periods[-1][0], now)
 
     def _set_anchor(self, now: Micros) -> None:
-        grid = self.written.grid
+        assert self.written.timetable is not None
+        grid = self.written.timetable.grid
         if not isinstance(grid, Rate) or grid.start is not None:
             self.anchor = self.anchor_seconds = None
         elif self.anchor is None or self.anchor_seconds != grid.seconds:
@@ -215,7 +272,7 @@ class TriggerModel:
             self.anchor -= self.anchor_seconds * SECOND
 
     def _next(self, planned: Planned, after: Micros) -> Micros | None:
-        return next_slot(planned.grid, after, self._anchor(planned))
+        return next_slot(planned.timetable, after, self._anchor(planned))
 
     def _anchor(self, planned: Planned) -> Micros:
         return 0 if planned.anchor is None else planned.anchor

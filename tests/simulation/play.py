@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
-from scheduler.domain.run import Phase
-from scheduler.services.finish import Ended
+from scheduler.domain import overlap
+from scheduler.domain.instants import SECOND
+from scheduler.store.schema import metadata
 from scheduler.store.transaction import Store
-from scheduler.store.upgrade import table_names, upgrade_schema
+from scheduler.store.upgrade import upgrade_schema
 from scheduler.testing import ManualClock
+from tests.simulation.clocks import process_clocks
 from tests.simulation.invariants import violations
-from tests.simulation.workers import LEASE
+from tests.simulation.rules import BUFFER
+from tests.simulation.workers import LEASE, PLENTY
 from tests.simulation.world import World
 
 STEPS = 120
-_LOOK_EVERY = 20
+_LOOK_EVERY = 30
 
 
 class WorldFailedError(AssertionError):
@@ -34,79 +40,94 @@ class WorldFailedError(AssertionError):
         super().__init__("\n".join([f"seed {world.seed}, step {step}; replay: {how}", *faults[:20]]))
 
 
-def play(seed: int, store: Store, clock: ManualClock, steps: int = STEPS) -> World:
-    """The world of a seed, all its invariants checked on the way and at the end; raises `WorldFailedError`."""
-    world = World(seed, store, clock)
-    step = 0
-    try:
-        for step in range(1, steps + 1):
-            world.step()
-            if step % _LOOK_EVERY == 0:
-                _check(world, step)
-        settle(world)
-    except WorldFailedError:
-        raise
-    except Exception as error:
-        raise WorldFailedError(world, step, [f"{type(error).__name__}: {error}"]) from error
-    _check(world, step)
-    if still_open := [run for run in world.runs.runs.values() if run.phase.open]:
-        raise WorldFailedError(world, step, [f"{run.name} never ended: {run}" for run in still_open])
-    return world
+class Universe:
+    """A database in which one world after the other is played; each finds it empty."""
 
+    def __init__(self, store: Store, clock: ManualClock) -> None:
+        self.store = store
+        self.clock = clock
+        upgrade_schema(store)
+        self._tables = [table.name for table in reversed(metadata.sorted_tables)]
 
-def settle(world: World) -> None:
-    """Peace at last: everyone dies, and one worker that never fails takes over until nothing is open."""
-    world.workers.clear()
-    newest = max((world.renewed[incarnation] for incarnation in world.living), default=0)
-    world.move_clock(max(0, newest + LEASE + 1 - world.now))
-    heir = world.start_worker()
-    heir.immortal = True
-    heir.notice_clock_set_back()
-    open_runs = True
-    while open_runs:
-        heir.renew()
-        heir.sync()
-        heir.fire()
-        heir.recover(judge=True)
-        heir.take(on_time=1_000, late=1_000)
-        heir.ended += [Ended(execution, Phase.SUCCEEDED) for execution in heir.held.values()]
-        heir.held.clear()
-        heir.flush()
-        open_runs = [run for run in world.runs.runs.values() if run.phase.open]
-        waits = [run.not_before for run in open_runs if run.not_before > world.now]
-        world.move_clock(max(waits) - world.now if waits else 0)
+    def play(self, seed: int, steps: int = STEPS) -> World:
+        """The world of a seed, all its invariants checked on the way and at the end; raises `WorldFailedError`."""
+        self.empty()
+        return play(seed, self.store, self.clock, steps)
 
-
-def _check(world: World, step: int) -> None:
-    if faults := violations(world):
-        raise WorldFailedError(world, step, faults)
+    def empty(self) -> None:
+        """Forgets all that former worlds left behind."""
+        with self.store.begin() as tx:
+            if self.store.dialect.name == "postgresql":
+                tx.connection.execute(text(f"TRUNCATE {', '.join(self._tables)} RESTART IDENTITY CASCADE"))
+                return
+            for name in self._tables:
+                tx.connection.execute(text(f"DELETE FROM {name}"))
 
 
 @contextmanager
-def sqlite_world() -> Iterator[tuple[Store, ManualClock]]:
-    """An empty database in a file of its own, in memory where the machine offers that."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="world-", dir=memory if memory.is_dir() else None))
+def universe(url: str | None = None) -> Iterator[Universe]:
+    """A universe in a PostgreSQL database, or in a SQLite file of its own, in memory where the machine offers that."""
     clock = ManualClock()
-    store = Store.open(f"sqlite:///{folder}/world.db", clock=clock)
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="worlds-", dir=memory if memory.is_dir() else None))
+    store = Store.open(url or f"sqlite:///{folder}/world.db", clock=clock)
     try:
-        upgrade_schema(store)
-        yield store, clock
+        yield Universe(store, clock)
     finally:
         store.close()
         shutil.rmtree(folder)
 
 
-@contextmanager
-def postgres_world(url: str) -> Iterator[tuple[Store, ManualClock]]:
-    """A PostgreSQL database, emptied before it is used: many worlds may follow each other in it."""
-    clock = ManualClock()
-    store = Store.open(url, clock=clock)
-    try:
-        upgrade_schema(store)
-        with store.begin() as tx:
-            names = ", ".join(table for table in table_names(store) if table != "alembic_version")
-            tx.connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
-        yield store, clock
-    finally:
-        store.close()
+def play(seed: int, store: Store, clock: ManualClock, steps: int = STEPS) -> World:
+    """The world of a seed in an empty database."""
+    world = World(seed, store, clock)
+    step = 0
+    with process_clocks(world), _dice(world), patch.object(overlap, "MAX_BUFFERED", BUFFER), capture_logs():
+        try:
+            world.begin()
+            for step in range(1, steps + 1):
+                world.step()
+                if step % _LOOK_EVERY == 0:
+                    _check(world, step)
+            settle(world)
+        except WorldFailedError:
+            raise
+        except Exception as error:
+            raise WorldFailedError(world, step, [f"{type(error).__name__}: {error}"]) from error
+        _check(world, step)
+    if still_open := world.runs.open():
+        raise WorldFailedError(world, step, [f"{run.name} never ended: {run}" for run in still_open])
+    return world
+
+
+def _dice(world: World) -> AbstractContextManager[object]:
+    """What the product draws is drawn from the world's seed as well."""
+    return patch.object(secrets, "token_hex", lambda size: f"{world.random.getrandbits(8 * size):0{2 * size}x}")
+
+
+def settle(world: World) -> None:
+    """Peace at last: everyone dies, and one worker that never fails takes over until nothing is open."""
+    world.workers.clear()
+    world.away_until = 0
+    heir = world.start_worker()
+    heir.immortal = True
+    heir.executors = ("simulated", "rare")
+    heir.notice_clock_set_back()
+    while world.living != {heir.incarnation}:
+        world.pass_time(LEASE + SECOND)
+        heir.recover()
+    while open_runs := world.runs.open():
+        heir.sync()
+        heir.fire()
+        heir.expire()
+        heir.take(on_time=PLENTY, late=PLENTY)
+        heir.obey()
+        heir.succeed()
+        heir.flush()
+        waits = [run.not_before for run in open_runs if run.phase.open and run.not_before > world.now]
+        world.pass_time(min(waits, default=world.now) - world.now)
+
+
+def _check(world: World, step: int) -> None:
+    if faults := violations(world):
+        raise WorldFailedError(world, step, faults)

@@ -1,4 +1,4 @@
-"""A world: a database, a clock, triggers that people change, and workers that come, work, freeze and die.
+"""A world: a database, clocks, triggers that people change, and workers that come, work, freeze and die.
 
 Everything is drawn from one `random.Random(seed)`. Each thing that happens is one transaction of the real services; the
 models are told what it must have done, and complain where it did something else.
@@ -7,50 +7,36 @@ models are told what it must have done, and complain where it did something else
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
 from sqlalchemy import text
 
-from scheduler.domain.automation import automation_to_document
 from scheduler.domain.identity import slot_run_name
-from scheduler.domain.instants import SECOND, Micros, to_datetime, to_rfc3339
-from scheduler.domain.retry import RetryPolicy
-from scheduler.domain.task import TaskDefinition, TaskSpec
-from scheduler.domain.trigger import CatchUp, TriggerSpec
-from scheduler.services import operate
-from scheduler.services.deploy import deploy_task
-from scheduler.services.operate import TriggerKey
+from scheduler.domain.instants import SECOND, Micros, parse_rfc3339, to_datetime, to_rfc3339
+from scheduler.errors import StoreUnavailable
 from scheduler.services.plan import Planning
 from scheduler.store.transaction import Store, Transaction
 from scheduler.testing import ManualClock
-from tests.simulation.grids import HOUR, MINUTE, Grid, any_grid
-from tests.simulation.ledger import CatchUpRule, Fire, TriggerModel, Written
-from tests.simulation.runs import RunModel, RunsModel
+from tests.simulation.backups import Backups
+from tests.simulation.clocks import Wall
+from tests.simulation.grids import HOUR, MINUTE
+from tests.simulation.ledger import Decision, TriggerModel
+from tests.simulation.people import People
+from tests.simulation.rules import Fire, Written
+from tests.simulation.runs import RunModel, RunsModel, Spec
 from tests.simulation.workers import LEASE, SimulatedWorker
 
 T = TypeVar("T")
-PROJECT, DOMAIN, EXECUTOR = "flytesnacks", "development", "simulated"
-TASKS = ("report", "bill")
-NAMES = ("a", "b", "c")
 GRACE = 60 * SECOND
-ATTEMPTS = 2
+# Some begin in the middle of a day, some shortly before its end.
+_BEGINNINGS = ("2026-11-21T12:00:00Z", "2026-11-21T12:00:00Z", "2026-11-21T22:30:00Z")
 
 
 class ProcessDiedError(Exception):
     """A process ended in the middle of a transaction, which therefore never happened."""
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What the last deploy said about one trigger."""
-
-    grid: Grid
-    jitter: Micros
-    catchup: CatchUpRule
 
 
 class World:
@@ -60,19 +46,31 @@ class World:
         self.seed = seed
         self.random = Random(seed)
         self.violence = self.random.choice([0.5, 1, 1, 4])
+        self.most_workers = self.random.randrange(1, 6)
+        self.grace = GRACE
         self.store = store
+        # The database's clock; true time has its own count.
         self.clock = clock
-        self.clock.set("2026-11-21T12:00:00Z")
-        self.planning = Planning(GRACE, "simulated")
+        self.began_at = parse_rfc3339(self.random.choice(_BEGINNINGS))
+        self.clock.set(to_datetime(self.began_at))
+        self.elapsed: Micros = 0
+        self.away_until: Micros = 0
+        # Whose process acts: what asks the machine's clock is told this one's.
+        self.here = Wall(self)
         self.triggers: dict[int, TriggerModel] = {}
-        self.ids: dict[TriggerKey, int] = {}
-        self.deployed: dict[str, tuple[str, dict[str, Deployed]]] = {}
-        self.said: dict[int, Deployed] = {}
         self.incarnations = 0
         self.runs = RunsModel(LEASE, max_lost=self.random.choice([2, 2, 4]))
         self.renewed: dict[str, Micros] = {}
+        self.heard_of: dict[str, Micros] = {}
         self.living: set[str] = set()
+        # Who was registered since the database was last restored: only their word counts.
+        self.valid: set[str] = set()
+        # Who has a row, living or dead; and whose row was lost, or voided, with a restore.
+        self.registered: set[str] = set()
+        self.void: set[str] = set()
         self.workers: list[SimulatedWorker] = []
+        self.people = People(self)
+        self.backups = Backups(self)
         self.was_set_back = False
         # Tasks where a change was taken back before a worker saw it: a summary counted in between stays until the next.
         self.flickered: set[str] = set()
@@ -82,17 +80,38 @@ class World:
 
     @property
     def now(self) -> Micros:
+        """What the database's clock says."""
         return self.clock.now()
+
+    @property
+    def away(self) -> bool:
+        """Whether the database cannot be reached."""
+        return self.elapsed < self.away_until
 
     def tell(self, what: str) -> None:
         self.events.append(f"{to_rfc3339(self.now)} {what}")
 
-    def run(self, service: Callable[..., T], *args: Any, **options: Any) -> T:
-        """One transaction."""
+    def ask(self, work: Callable[[], T]) -> T:
+        """What the database answers, if it is there."""
+        if self.away:
+            raise StoreUnavailable("the database is away")
         self._learn_ranges()
-        return self.store.run(service, *args, **options)
+        return work()
 
-    def run_and_die(self, service: Callable[..., Any], *args: Any, **options: Any) -> None:
+    def run(self, service: Callable[..., T], *args: Any, here: Wall | None = None, **options: Any) -> T:
+        """One transaction, in a process with this clock."""
+        self.here = here or self.people.wall
+        return self.ask(lambda: self.store.run(service, *args, **options))
+
+    def refuses(self, error: type[Exception], service: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """A transaction that must not be."""
+        try:
+            answer = self.run(service, *args, **options)
+        except error:
+            return
+        raise AssertionError(f"{service.__name__} answered {answer}, and should have raised {error.__name__}")
+
+    def run_and_die(self, service: Callable[..., Any], *args: Any, here: Wall | None = None, **options: Any) -> None:
         """A transaction whose process ends just before its commit: all of it is undone."""
 
         def died(tx: Transaction) -> None:
@@ -100,185 +119,180 @@ class World:
             raise ProcessDiedError
 
         with contextlib.suppress(ProcessDiedError):
-            self.store.run(died)
+            self.run(died, here=here)
 
-    def move_clock(self, by: Micros) -> None:
+    def pass_time(self, by: Micros) -> None:
+        """Time passes for everybody, and hearts beat."""
+        end = self.elapsed + by
+        while awake := [worker for worker in self.workers if not worker.frozen or (worker.thaws_at or 0) <= end]:
+            worker = min(awake, key=lambda worker: worker.pulse.next_at)
+            if worker.pulse.next_at > end:
+                break
+            self._forward(max(0, worker.pulse.next_at - self.elapsed))
+            worker.beat()
+        self._forward(end - self.elapsed)
+        self.tell(f"{by / SECOND:g} s passed")
+
+    def _forward(self, by: Micros) -> None:
+        self.elapsed += by
+        self._set_clock(by)
+
+    def set_database_clock(self, by: Micros) -> None:
+        """Somebody sets the database's clock."""
+        self._set_clock(by)
+        self.tell(f"the database's clock was set by {by / SECOND:g} s")
+        self.was_set_back = self.was_set_back or by < 0
+
+    def _set_clock(self, by: Micros) -> None:
         self.clock.set(to_datetime(self.now + by))
-        self.tell(f"the clock moved by {by / SECOND:g} s")
-        if by < 0:
-            self.was_set_back = True
 
     # --- a step ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """There is something to do, and somebody to do it."""
+        self.people.deployers.first()
+        self.start_worker()
 
     def step(self) -> None:
         """Something happens."""
         choice = self.random.random()
-        if choice < 0.30:
+        if choice < 0.22:
             self._time_passes()
-        elif choice < 0.85:
+        elif choice < 0.87:
             self._a_worker_works()
-        else:
-            self._somebody_changes_something()
+        elif not self.away and not self.backups.step():
+            self.people.step()
 
     def _time_passes(self) -> None:
-        choice = self.random.random()
+        choice, random = self.random.random(), self.random
         if choice < 0.75:
-            self.move_clock(self.random.randrange(1, 90 * SECOND))
-        elif choice < 0.87:
-            self.move_clock(self.random.randrange(2 * MINUTE, 30 * MINUTE))
-        elif choice < 0.94:
-            self.move_clock(self.random.randrange(HOUR, 4 * HOUR))
-        else:
-            self.move_clock(-self.random.randrange(SECOND, self.random.choice([90 * SECOND, 3 * HOUR])))
-            if self.random.random() < 0.8 and (awake := [worker for worker in self.workers if not worker.frozen]):
-                self.random.choice(awake).notice_clock_set_back()
+            self.pass_time(random.randrange(1, 90 * SECOND))
+        elif choice < 0.86:
+            self.pass_time(random.randrange(2 * MINUTE, 10 * MINUTE))
+        elif choice < 0.90:
+            self.away_until = self.elapsed + random.randrange(SECOND, 4 * MINUTE)
+            self.tell(f"the database is away for {(self.away_until - self.elapsed) / SECOND:g} s")
+        elif choice < 0.93:
+            self._everyone_sleeps(random.randrange(10 * MINUTE, 4 * HOUR))
+        elif choice < 0.95:
+            self.set_database_clock(random.randrange(SECOND, random.choice([90 * SECOND, HOUR, 4 * HOUR])))
+        elif choice < 0.98:
+            self.set_database_clock(-random.randrange(SECOND, random.choice([90 * SECOND, 3 * HOUR])))
+            if (
+                random.random() < 0.5
+                and not self.away
+                and (awake := [each for each in self.workers if not each.frozen])
+            ):
+                random.choice(awake).notice_clock_set_back()
+        elif self.workers:
+            worker, jump = random.choice(self.workers), random.randrange(-2 * HOUR, 2 * HOUR)
+            worker.wall.offset += jump
+            self.tell(f"the clock of {worker.name} was set by {jump / SECOND:g} s")
+            if not worker.frozen:
+                worker.clock_jumped(jump)
+
+    def _everyone_sleeps(self, by: Micros) -> None:
+        """As if all machines were stopped: only true time and the database's clock go on."""
+        for worker in self.workers:
+            worker.thaws_at = max(worker.thaws_at or 0, self.elapsed + by)
+            worker.pulse.next_at = max(worker.pulse.next_at, worker.thaws_at) + self.random.choice([0, 10 * SECOND])
+        self.pass_time(by)
 
     def _a_worker_works(self) -> None:
-        if len(self.workers) < 3 and (not self.workers or self.random.random() < 0.05):
+        few = len(self.workers) < self.most_workers
+        if few and not self.away and (not self.workers or self.random.random() < 0.1):
             self.start_worker()
-            return
-        self.random.choice(self.workers).step()
+        elif self.workers:
+            self.random.choice(self.workers).step()
 
     def start_worker(self) -> SimulatedWorker:
         worker = SimulatedWorker(self, self.incarnations + 1)
         self.workers.append(worker)
-        worker.register()
+        worker.start()
         return worker
-
-    # --- people ------------------------------------------------------------------------------------------------------
-
-    def _somebody_changes_something(self) -> None:
-        often = [self.deploy, self.edit_schedule, self.toggle]
-        change = self.random.choice([*often, *often, self.edit_active, self.edit_catchup, self.edit_deleted])
-        change()
-
-    def deploy(self) -> None:
-        """A task is deployed with a set of triggers drawn anew, often much the same as before."""
-        task = self.random.choice(TASKS)
-        version, before = self.deployed.get(task, ("", {}))
-        wanted = {name: spec for name, spec in before.items() if self.random.random() < 0.8}
-        for name in NAMES:
-            if self.random.random() < 0.35:
-                wanted[name] = Deployed(any_grid(self.random, self.now), self._any_jitter(), self._any_catchup())
-        version = self.random.choice(["v1", "v2"])
-        specs = [self._spec(name, item) for name, item in sorted(wanted.items())]
-        definition = TaskDefinition(
-            PROJECT, DOMAIN, task, version, TaskSpec(EXECUTOR, retries=RetryPolicy(ATTEMPTS)), tuple(specs)
-        )
-        result = self.run(deploy_task, definition, self.planning, by="deployer")
-        self.tell(f"deployed {task} {version} {wanted}: {'applied' if result.applied else 'nothing new'}")
-        last = self.deployed.get(task)
-        assert result.applied == (last is None or last != (version, wanted)), "an identical deploy changes nothing"
-        if not result.applied:
-            return
-        self.deployed[task] = version, wanted
-        self._learn_ids()
-        for key, trigger_id in self.ids.items():
-            if key.task != task:
-                continue
-            model, said = self.triggers[trigger_id], wanted.get(key.name)
-            old = model.written
-            if said is None:
-                model.written = replace(old, deleted=True)
-            elif old.deleted or said != self.said.get(trigger_id):
-                # An operator's pause survives a change, and ends where the trigger is brought back.
-                model.written = Written(said.grid, said.jitter, active=old.active or old.deleted)
-                model.catchup = said.catchup
-                self.said[trigger_id] = said
-            self._looked(trigger_id, old)
-
-    def toggle(self) -> None:
-        """An operator activates or deactivates a trigger."""
-        key = self._any_trigger()
-        if key is None:
-            return
-        model = self.triggers[self.ids[key]]
-        if model.written.deleted:
-            return
-        old, active = model.written, self.random.random() < 0.5
-        applied = self.run(operate.set_active, key, active, self.planning, by="operator")
-        self.tell(f"{'activated' if active else 'deactivated'} {key}: {applied}")
-        assert applied == (old.active != active)
-        if applied:
-            model.written = replace(old, active=active)
-            self._looked(self.ids[key], old)
-
-    def edit_schedule(self) -> None:
-        """Somebody changes a schedule in psql."""
-        key = self._any_trigger()
-        if key is None:
-            return
-        model = self.triggers[self.ids[key]]
-        model.written = replace(model.written, grid=any_grid(self.random, self.now), jitter=self._any_jitter())
-        document = json.dumps(automation_to_document(model.written.grid.automation()), separators=(",", ":"))
-        self._update(key, automation=document, jitter=model.written.jitter)
-
-    def edit_active(self) -> None:
-        """Somebody switches a trigger on or off in psql."""
-        key = self._any_trigger()
-        if key is not None:
-            model = self.triggers[self.ids[key]]
-            model.written = replace(model.written, active=not model.written.active)
-            self._update(key, active=model.written.active)
-
-    def edit_deleted(self) -> None:
-        """Somebody deletes a trigger, or brings one back, in psql."""
-        key = self._any_trigger()
-        if key is not None:
-            model = self.triggers[self.ids[key]]
-            model.written = replace(model.written, deleted=not model.written.deleted)
-            self._update(key, deleted_at=self.now if model.written.deleted else None)
-
-    def edit_catchup(self) -> None:
-        """Somebody changes what becomes of late slots, in psql."""
-        key = self._any_trigger()
-        if key is not None:
-            rule = self.triggers[self.ids[key]].catchup = self._any_catchup()
-            self._update(key, catchup_policy=rule.policy, catchup_max_runs=rule.max_runs, catchup_window=rule.window)
-
-    def _update(self, key: TriggerKey, **columns: Any) -> None:
-        assignments = ", ".join(f"{name} = :{name}" for name in columns)
-        with self.store.begin() as tx:
-            tx.connection.execute(
-                text(f"UPDATE triggers SET {assignments} WHERE id = :id"), {**columns, "id": self.ids[key]}
-            )
-        if not self.triggers[self.ids[key]].pending:
-            self.flickered.add(key.task)
-        self.tell(f"wrote {columns} to {key}")
 
     # --- telling the models ------------------------------------------------------------------------------------------
 
-    def decided(self, trigger_id: int) -> None:
-        """A worker fired a due trigger."""
-        model = self.triggers[trigger_id]
+    def decided(self, trigger_id: int, planning: Planning) -> list[RunModel]:
+        """A worker fired a due trigger; returns the new runs that may start in the same moment."""
+        model, waits = self.triggers[trigger_id], bool(self.runs.open_scheduled(trigger_id))
         if model.pending:
-            self._looked(trigger_id, None)
-        else:
-            self._fired(trigger_id, model.decide(self.now))
+            # What a run is to copy is being written just then: it is taken by what stands there afterwards.
+            self.looked(trigger_id, planning)
+            return []
+        if not model.is_due(self.now):
+            return []
+        runs = self._follow(trigger_id, model.decide(self.now, len(self.runs.open_scheduled(trigger_id))))
+        if model.manners.overlap != "allow_all":
+            runs = [] if waits else runs[:1]
+        return [run for run in runs if not run.late and self.runs.limits.get(run.task) is None]
 
-    def synced(self) -> None:
-        """A worker planned all that anyone wrote."""
-        for trigger_id, model in self.triggers.items():
-            if model.pending:
-                self._looked(trigger_id, None)
+    def synced(self, limit: int, planning: Planning) -> None:
+        """A worker planned what anyone wrote, and tried again what other code could not plan."""
+        pending = [number for number, model in sorted(self.triggers.items()) if model.pending][:limit]
+        aside = [
+            number
+            for number, model in sorted(self.triggers.items())
+            if model.aside not in ("", planning.fingerprint) and not model.written.deleted and number not in pending
+        ]
+        for trigger_id in pending + aside[: limit - len(pending)]:
+            self.looked(trigger_id, planning)
 
-    def noticed_set_back(self) -> None:
+    def noticed_set_back(self, planning: Planning) -> None:
         self.runs.released(self.now, self.now + GRACE)
         for model in self.triggers.values():
-            model.clock_set_back(self.now)
+            model.clock_set_back(self.now, planning.fingerprint)
 
-    def _looked(self, trigger_id: int, before: Written | None) -> None:
-        fires, silenced = self.triggers[trigger_id].look(self.now, before)
-        if silenced:
+    def looked(
+        self, trigger_id: int, planning: Planning, before: Written | None = None, *, activated: bool = False
+    ) -> None:
+        """A worker or a command looked at what is written about a trigger."""
+        decision = self.triggers[trigger_id].look(
+            self.now,
+            before,
+            planning.fingerprint,
+            plannable=self.people.points(trigger_id),
+            open_runs=len(self.runs.open_scheduled(trigger_id)),
+            activated=activated,
+        )
+        self._follow(trigger_id, decision)
+
+    def paused(self, candidates: Iterable[int], planning: Planning) -> set[str]:
+        """Pauses those of these triggers whose runs keep failing, and returns their names."""
+        found = set()
+        for trigger_id in sorted(set(candidates)):
+            model = self.triggers[trigger_id]
+            written, times = model.written, model.manners.pause_on_failure
+            if times is None or not written.active or written.deleted:
+                continue
+            if self.runs.keeps_failing(trigger_id, model.activated_at or 0, times):
+                model.written = replace(written, active=False, snoozed_until=None)
+                self.looked(trigger_id, planning, written)
+                found.add(model.identity)
+        return found
+
+    def _follow(self, trigger_id: int, decision: Decision) -> list[RunModel]:
+        """What a decision means for the runs; returns the new ones, oldest slot first."""
+        if decision.fires and self.triggers[trigger_id].manners.overlap == "cancel_other":
+            for run in self.runs.open_scheduled(trigger_id):
+                self.runs.cancelled(run)
+        if decision.silenced:
             self.runs.silenced(trigger_id)
-        self._fired(trigger_id, fires)
+        key = self.people.register.key_of(trigger_id)
+        return [
+            self.add_run(slot_run_name(*key, fire.slot), trigger_id, fire, *self.people.register.pointed[trigger_id])
+            for fire in decision.fires
+        ]
 
-    def _fired(self, trigger_id: int, fires: list[Fire]) -> None:
-        key = next(key for key, number in self.ids.items() if number == trigger_id)
-        for fire in fires:
-            name = slot_run_name(*key, fire.slot)
-            run = RunModel(name, trigger_id, fire.slot, fire.turn > 0, fire.due_at, self.now, ATTEMPTS)
-            self.runs.add(run)
+    def add_run(self, name: str, trigger_id: int, fire: Fire | None, version: str, spec: Spec) -> RunModel:
+        """A run was made of a trigger's slot, or by hand."""
+        task = self.people.register.key_of(trigger_id).task
+        run = RunModel(name, task, trigger_id, None, 0, self.now, self.now, version, spec)
+        if fire is not None:
+            run.slot, run.turn, run.not_before = fire.slot, fire.turn, fire.due_at
+            run.serial, run.covers = fire.serial, fire.covers
+        self.runs.add(run)
+        return run
 
     def _learn_ranges(self) -> None:
         if not self.was_set_back:
@@ -288,50 +302,3 @@ class World:
         with self.store.read() as tx:
             for row in tx.connection.execute(text("SELECT trigger_id, from_slot, to_slot FROM skips")):
                 self.triggers[row.trigger_id].stored_ranges.append((row.from_slot, row.to_slot))
-
-    def _learn_ids(self) -> None:
-        with self.store.read() as tx:
-            rows = tx.connection.execute(
-                text(
-                    "SELECT r.id, t.name AS task, r.name FROM triggers r JOIN tasks t ON t.id = r.task_id ORDER BY r.id"
-                )
-            ).all()
-        for row in rows:
-            key = TriggerKey(PROJECT, DOMAIN, row.task, row.name)
-            if key not in self.ids:
-                said = self.deployed[row.task][1][row.name]
-                self.ids[key] = row.id
-                written = Written(said.grid, said.jitter)
-                self.triggers[row.id] = TriggerModel(str(key), written, GRACE, said.catchup)
-
-    def learn_waits(self, retried: Sequence[str]) -> None:
-        """Reads when the retries may begin."""
-        if retried:
-            with self.store.read() as tx:
-                self.runs.retry_waits({name: tx.runs.find(name)["not_before"] for name in retried})  # type: ignore[index]
-
-    # --- what is drawn -----------------------------------------------------------------------------------------------
-
-    def _any_trigger(self) -> TriggerKey | None:
-        return self.random.choice(sorted(self.ids)) if self.ids else None
-
-    def _any_jitter(self) -> Micros:
-        return self.random.choice([0, 0, 0, 20 * SECOND, 5 * MINUTE])
-
-    def _any_catchup(self) -> CatchUpRule:
-        policy = self.random.choice(["all", "all", "all", "latest", "none", "gap"])
-        window = self.random.choice([7 * 24 * HOUR, 7 * 24 * HOUR, 20 * MINUTE, 10 * SECOND])
-        return CatchUpRule(policy, self.random.choice([0, 1, 3, 10]), window)
-
-    def _spec(self, name: str, said: Deployed) -> TriggerSpec:
-        rule = said.catchup
-        return TriggerSpec(
-            name,
-            said.grid.automation(),
-            jitter=_duration(said.jitter),
-            catchup=CatchUp(rule.policy, _duration(rule.window), rule.max_runs),  # type: ignore[arg-type]
-        )
-
-
-def _duration(micros: Micros) -> Any:
-    return to_datetime(micros) - to_datetime(0)

@@ -1,0 +1,31 @@
+"""Mistakes that somebody could make, planted into the product one by one: within a few worlds each of them is noticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.faults import LISTED, OTHERS, Fault, Garden
+from tests.simulation.play import Universe, WorldFailedError
+
+FEW = 12
+MANY = 150
+
+
+@pytest.mark.parametrize("fault", LISTED, ids=lambda fault: fault.__name__)
+def test_a_mistake_is_noticed_within_a_few_worlds(fault: Fault, here: Universe) -> None:
+    assert_noticed(fault, here, FEW)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("fault", OTHERS, ids=lambda fault: fault.__name__)
+def test_a_rare_mistake_is_noticed_too(fault: Fault, here: Universe) -> None:
+    assert_noticed(fault, here, MANY)
+
+
+def assert_noticed(fault: Fault, here: Universe, worlds: int) -> None:
+    seed = 0
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(WorldFailedError):
+        fault(Garden(monkeypatch))
+        for seed in range(worlds):  # the one that noticed is played again
+            here.play(seed)
+    here.play(seed)  # Without the fault it is a world like any other.
