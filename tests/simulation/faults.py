@@ -242,7 +242,7 @@ def overlap_by_lease_only(garden: Garden) -> None:
             .where(runs.c.owner.in_(alive))
             .group_by(runs.c.trigger_id)
         )
-        return {trigger_id: count for trigger_id, count in table._tx.connection.execute(statement)}
+        return {row[0]: row[1] for row in table._tx.connection.execute(statement)}
 
     garden.plant(RunTable, "count_open_scheduled", wrong)
 
