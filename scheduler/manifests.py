@@ -307,10 +307,7 @@ class _Reader:
 
 
 # Keys of the final schema that are stored and pinned but not acted upon yet. Remove a line with its lack.
-_TASK_NOT_YET: Final[tuple[tuple[str, Callable[[TaskDefinition], bool]], ...]] = (
-    ("on_unknown", lambda task: task.spec.on_unknown != _PLAIN.on_unknown),
-    ("cancel_give_up", lambda task: task.spec.cancel_give_up != _PLAIN.cancel_give_up),
-)
+_TASK_NOT_YET: Final[tuple[tuple[str, Callable[[TaskDefinition], bool]], ...]] = ()
 _TRIGGER_NOT_YET: Final[tuple[tuple[str, Callable[[TriggerSpec], bool]], ...]] = ()
 
 
