@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -57,12 +57,16 @@ def merge_ranges(ranges: Iterable[SkippedRange]) -> list[SkippedRange]:
 
 
 def merge_pruned(
-    known: Iterable[SkippedRange], slots: Iterable[Micros], others: Iterable[Micros]
+    known: Iterable[SkippedRange],
+    slots: Iterable[Micros],
+    others: Iterable[Micros],
+    adjoin: Callable[[Micros, Micros], bool],
 ) -> list[SkippedRange]:
     """The pruned ranges of a trigger once these slots have joined them, oldest first.
 
-    `known` are its pruned ranges so far, `slots` those that lost their last run just now, `others` one slot of every other
-    entry near them: no range may reach over an entry that is still there. A slot within a known range is in it already.
+    `known` are its pruned ranges so far, `slots` those that lost their last run just now. No range may reach over anything
+    else: `others` is one slot of every other entry near them, and `adjoin` tells whether a schedule has no slot strictly
+    between two, for such a one has no entry at all. A slot within a known range is in it already.
     """
     ranges = sorted((item.from_slot, item.to_slot, item.count) for item in known)
     starts = [first for first, _, _ in ranges]
@@ -74,7 +78,7 @@ def merge_pruned(
             before = merged[-1]
             # The first other entry behind the last range: does it lie before this one?
             place = bisect_right(breaks, before[1])
-            if place == len(breaks) or breaks[place] >= first:
+            if (place == len(breaks) or breaks[place] >= first) and adjoin(before[1], first):
                 merged[-1] = (before[0], max(before[1], last), before[2] + count)
                 continue
         merged.append((first, last, count))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.ledger import Reason, SkippedRange, merge_pruned
+from scheduler.services.jobs import jobs_of
 from scheduler.store.retention import BY_HAND, DONE_AGAIN, OWN_SLOTS, Gap, OldRun
+from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 
 BATCH: Final = 1_000
@@ -143,9 +145,10 @@ def _remove_runs(
 def _leave_ranges(tx: Transaction, removed: Sequence[OldRun]) -> None:
     """Writes the slots that have lost their last run into pruned ranges; the runs are gone already."""
     slots: dict[int, list[Micros]] = {}
-    living = tx.retention.living(sorted({run.trigger_id for run in removed}))
+    # Runs outlive a trigger that plain SQL removed: it has no ledger any more.
+    rows = tx.triggers.load({run.trigger_id for run in removed})
     for run in removed:
-        if run.scheduled_at is not None and run.trigger_id in living:
+        if run.scheduled_at is not None and run.trigger_id in rows:
             slots.setdefault(run.trigger_id, []).append(run.scheduled_at)
     if not slots:
         return
@@ -166,8 +169,24 @@ def _leave_ranges(tx: Transaction, removed: Sequence[OldRun]) -> None:
         if still and gap.slot in lost[gap.trigger_id]:
             others[gap.trigger_id].append(gap.slot)
             lost[gap.trigger_id].discard(gap.slot)
-    merged = {trigger: merge_pruned(known[trigger], lost[trigger], others[trigger]) for trigger in slots}
+    merged = {
+        trigger: merge_pruned(known[trigger], lost[trigger], others[trigger], _adjoining(rows[trigger]))
+        for trigger in slots
+    }
     tx.ledger.replace(known, merged)
+
+
+def _adjoining(row: Row) -> Callable[[Micros, Micros], bool]:
+    """Whether the trigger's schedule has no slot between two: one that has no entry may be filled by a backfill yet."""
+    job = jobs_of([row]).get(row["id"])
+    if job is None or job.schedule is None:
+        return lambda before, after: False  # Which slots there were nobody can say any more.
+
+    def adjoin(before: Micros, after: Micros) -> bool:
+        following = job.next_after(before)
+        return following is None or following >= after
+
+    return adjoin
 
 
 def _gaps(trigger: int, slots: Collection[Micros], known: Sequence[SkippedRange]) -> list[Gap]:

@@ -167,11 +167,6 @@ class RetentionTable:
         found = self._tx.connection.execute(statement).all()
         return [(Gap(row[0], row[1], row[2]), row[3], row[4] is not None) for row in found]
 
-    def living(self, trigger_ids: Sequence[int]) -> set[int]:
-        """Those of these triggers that have a row, deleted or not: runs outlive one that plain SQL removed."""
-        statement = select(triggers.c.id).where(triggers.c.id.in_(trigger_ids))
-        return set(self._tx.connection.execute(statement).scalars())
-
     def _still_counted(self, trigger_ids: Sequence[int]) -> dict[int, Micros]:
         """The oldest slot that `pause_on_failure` may look at, of those triggers that have it; 0 where that is any."""
         statement = select(triggers.c.id, triggers.c.pause_on_failure).where(

@@ -292,3 +292,30 @@ def test_a_specification_that_only_old_runs_named_is_collected_after_them(noon: 
     before = noon.rows("SELECT count(*) FROM task_specs")
     assert collect() >= 1
     assert noon.rows("SELECT count(*) FROM task_specs") < before
+
+
+def test_slots_that_never_had_an_entry_are_not_forgotten_with_their_neighbours(noon: World) -> None:
+    """Between two runs lies a pause: its slots were never owed, and may be filled by a backfill yet."""
+    live(noon, "13:00")
+    noon.at("13:30").client.deactivate(key())
+    noon.at("16:30").client.activate(key())
+    live(noon, "17:00", "18:00")
+    noon.at("25 00:00")
+    assert forget(noon).runs == 3
+    assert noon.ledger() == ["pruned 13:00–13:00 ×1", "pruned 17:00–18:00 ×2"]
+    order(noon, "13:00", "18:00", max_active=10)
+    assert drain(noon) == ["14:00", "15:00", "16:00"]
+
+
+def test_runs_of_a_denser_schedule_are_forgotten_round_what_is_kept(world: World) -> None:
+    """Under the schedule of now no slot lies between them, but one of their own that still runs does."""
+    world.deploy(trigger("nightly"))
+    world.register()
+    live(world, "12:01", "12:02")
+    world.step("12:03")
+    world.take()
+    live(world, "12:04", "12:05")
+    world.deploy(trigger("nightly", HOURLY), version="v2")
+    world.at("25 00:00")
+    assert forget(world).runs == 4
+    assert world.ledger()[:3] == ["pruned 12:01–12:02 ×2", "12:03", "pruned 12:04–12:05 ×2"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.domain.identity import check_name, manual_run_name, run_name, slot_run_name, slug
+from scheduler.domain.identity import check_name, manual_run_name, reprocess_run_name, run_name, slot_run_name, slug
 from scheduler.domain.instants import from_datetime
 from scheduler.errors import SpecError
 
@@ -41,6 +41,7 @@ def test_every_run_name_is_a_dns_label_of_at_most_59_characters(
     for name in (
         slot_run_name(project, domain, task, trigger, second * 1_000_000),
         manual_run_name(project, domain, task, trigger, "key"),
+        *(reprocess_run_name(project, domain, task, trigger, second * 1_000_000, 10**n) for n in (0, 5, 12)),
     ):
         assert len(name) <= 59
         assert DNS_LABEL.fullmatch(name), name
@@ -109,3 +110,12 @@ def test_what_cannot_be_a_name_is_refused_with_the_reason(name: str, reason: str
 def test_any_other_text_may_be_a_name(name: str) -> None:
     if name == name.strip():
         assert check_name(name, "task") == name
+
+
+def test_a_slot_that_is_done_again_is_named_by_the_backfill() -> None:
+    slot = from_datetime(datetime(2026, 11, 21, 2, tzinfo=UTC))
+    key = ("flytesnacks", "development", "reports.nightly", "nightly", slot)
+    assert reprocess_run_name(*key, 7) == "nightly-b7-20261121t020000-bunsj2huf5ckcrgnikb2loymab"
+    long = ("p", "d", "t", "a-trigger-with-a-long-name", slot)
+    assert reprocess_run_name(*long, 1234567).startswith("a-trigg-b1234567-20261121t020000-")
+    assert len({reprocess_run_name(*key, number) for number in range(1, 50)} | {slot_run_name(*key)}) == 50
