@@ -62,6 +62,7 @@ class Ending:
             },
             separators=(",", ":"),
             ensure_ascii=False,
+            default=str,
         )
 
     @classmethod

@@ -6,19 +6,22 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import structlog
 
 from executors.errors import ExecutorError, PermanentError, RetryableError
 from executors.external_job import ExternalJob, Job, JobPhase, JobStatus
 from executors.protocol import Executor
 from scheduler.domain.instants import SECOND, Micros, to_micros
-from scheduler.domain.wait import Stage, budget_left, pause_after_error
+from scheduler.domain.wait import Stage, budget_left, outcome_event, pause_after_error
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.performing import Performer
 from scheduler.loop.verdicts import Again, Interrupted
 from scheduler.services.defer import as_text
 
 T = TypeVar("T")
+log = structlog.get_logger("scheduler.waiting")
 # Nearly all answers say no more than the phase.
 _PLAIN: Final = {phase: json.dumps({"phase": phase.value}) for phase in JobPhase}
 
@@ -52,6 +55,19 @@ class Asking:
         if not isinstance(executor, ExternalJob):
             raise PermanentError(f"{type(executor).__name__} watches no external jobs, and the run waits for one")
         return executor
+
+    def event_of(self, executor: ExternalJob | None, job: Job | None, status: str, message: str) -> dict[str, Any]:
+        """The one event of a run, in its executor's words where it has any."""
+        plain = outcome_event(status, message, job.job_id if job is not None else None)
+        return plain if executor is None else self._words(lambda: executor.event(job, status, message), plain)
+
+    def _words(self, say: Callable[[], T], otherwise: T) -> T:
+        """What an executor says about a job; a fault of its words must not keep a run from ending."""
+        try:
+            return say()
+        except Exception as error:
+            log.warning("an executor cannot say what happened", error=words(error))
+            return otherwise
 
     def _any_job_executor(self, held: HeldWait) -> ExternalJob | None:
         executor = self.executor(held)
@@ -104,8 +120,19 @@ def words(error: BaseException) -> str:
     """An error as people read it: ours by their own words, others with their names."""
     if isinstance(error, ExecutorError):
         return str(error)
-    said = str(error)
+    try:
+        said = str(error)
+    except Exception:
+        said = "it cannot be printed"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def job_of(held: HeldWait) -> Job | None:
+    """The job of a wait, if it has one that can be read."""
+    try:
+        return held.job
+    except (ValueError, TypeError, KeyError):
+        return None  # Somebody has written it by hand.
 
 
 def known_job(held: HeldWait) -> Job:

@@ -13,7 +13,7 @@ from executors.protocol import RunContext
 from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Ending, Stage, WaitKind, pause_after_error
-from scheduler.loop.asking import Asking, links_of, links_told
+from scheduler.loop.asking import Asking, job_of, links_of, links_told
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.verdicts import Again, Decided, Found, Interrupted, Over, Verdict
 from scheduler.services.defer import printed_of
@@ -39,13 +39,7 @@ class JobEndings(Asking):
         error: str | None = None,
     ) -> Verdict:
         """Decides how the run ends; its job is still to be ended, and the run stays open until it is known to be over."""
-        job = held.job
-        job_id = job.job_id if job is not None else None
-        event = (
-            {"status": status, "message": message, "job_id": job_id}
-            if executor is None
-            else executor.event(job, status, message)
-        )
+        event = self.event_of(executor, job_of(held), status, message)
         held.ending = Ending(phase, error or message, self._now(), event, retryable)
         held.stage, held.asked = Stage.CANCELLING, 0
         held.errors, held.error_since, held.last_error = 0, None, None
@@ -67,13 +61,12 @@ class JobEndings(Asking):
                     waited=True,
                 )
             )
-        executor, job = self._any_job_executor(held), held.job
-        if executor is not None and job is not None:
-            limit = held.execution.timeout
-            if not retryable:
-                said = executor.deadline_message(job)
-            elif limit is not None:
-                said = executor.timeout_message(job, limit.total_seconds())
+        executor, job, limit = self._any_job_executor(held), job_of(held), held.execution.timeout
+        if executor is not None and job is not None and (limit is not None or not retryable):
+            seconds = limit.total_seconds() if limit is not None else 0.0
+            said = self._words(
+                lambda: executor.timeout_message(job, seconds) if retryable else executor.deadline_message(job), said
+            )
         status = "error" if retryable else "timeout"
         return self.decide(held, executor, Phase.TIMED_OUT, said, status, retryable=retryable)
 
@@ -83,8 +76,10 @@ class JobEndings(Asking):
             printed = printed_of(held.seen)
             ended = Ended(held.execution, Phase.ABORTED, error=why, output=printed, retryable=False, waited=True)
             return Over(ended)
-        executor, job = self._any_job_executor(held), held.job
-        said = executor.end_message(job, JobStatus(JobPhase.ABORTED)) if executor and job else why
+        executor, job = self._any_job_executor(held), job_of(held)
+        said = why
+        if executor is not None and job is not None:
+            said = self._words(lambda: executor.end_message(job, JobStatus(JobPhase.ABORTED)), why)
         return self.decide(held, executor, Phase.ABORTED, said, "cancelled", retryable=False, error=why)
 
     async def end_job(self, held: HeldWait) -> Verdict:

@@ -7,15 +7,18 @@ from asyncio import Timeout
 from enum import Enum
 from functools import lru_cache
 from sys import intern
+from typing import Final
 
 from executors.external_job import Job
 from scheduler.domain.instants import Micros, from_datetime, parse_rfc3339, to_datetime, to_rfc3339
 from scheduler.domain.wait import Ending, Stage, WaitKind
-from scheduler.services.defer import Deferral, as_text, ends_at, printed_text
+from scheduler.services.defer import Deferral, as_text, ends_at, printed_text, storable
 from scheduler.services.resume import Tries
 from scheduler.services.take import Execution
 from scheduler.services.watch import Claimed
 from scheduler.store.waits import WaitKey, WaitState
+
+_LONGEST_ID: Final = 500
 
 
 class Place(Enum):
@@ -166,7 +169,7 @@ class HeldWait:
     @job.setter
     def job(self, job: Job) -> None:
         self.state = job_text(job)
-        self.job_id = job.job_id or None
+        self.job_id = job_id_of(job)
 
     def to_state(self) -> WaitState:
         """What is stored. A wait for an instant has no owner: the database watches it."""
@@ -179,12 +182,12 @@ class HeldWait:
             look_at=self.look_at,
             interval=self.interval,
             budget=self.budget,
-            state=self.state,
+            state=storable(self.state),
             job_id=self.job_id,
             error_since=self.error_since,
-            last_error=self.last_error,
-            ending=None if self.ending is None else self.ending.encode(),
-            seen=self.seen,
+            last_error=storable(self.last_error),
+            ending=None if self.ending is None else storable(self.ending.encode()),
+            seen=storable(self.seen),
         )
 
 
@@ -194,8 +197,13 @@ def _shared(number: Micros) -> Micros:
     return number
 
 
+def job_id_of(job: Job) -> str | None:
+    """A job's id as it is stored, short enough for an index; None where the service names none."""
+    return storable(job.job_id[:_LONGEST_ID]) or None
+
+
 def job_text(job: Job) -> str:
-    """A job as it is stored."""
+    """A job as it is stored; raises `TypeError` or `ValueError` where JSON cannot carry it."""
     created = None if job.created_at is None else to_rfc3339(from_datetime(job.created_at))
     return as_text({"meta": dict(job.meta), "created_at": created}) or ""
 

@@ -13,7 +13,7 @@ from executors.waits import Poll, Until
 from scheduler.domain.instants import SECOND, from_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
-from scheduler.loop.asking import known_job, links_of, links_told, seen_text, state_of, words
+from scheduler.loop.asking import job_of, known_job, links_of, links_told, seen_text, state_of, words
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.resolving import Resolving
 from scheduler.loop.verdicts import Again, Given, Interrupted, Over, Verdict
@@ -109,7 +109,10 @@ class Looker(Resolving):
             raise
         except Exception as error:
             return self._refused(held, executor, error)
-        return await self._answered(held, executor, run, job, status)
+        try:
+            return await self._answered(held, executor, run, job, status)
+        except Exception as error:
+            return self.unanswered(held, executor, error)
 
     async def look_many(self, waits: Sequence[HeldWait]) -> list[Verdict]:
         """The same for several jobs of one executor that answers for many at once."""
@@ -184,7 +187,7 @@ class Looker(Resolving):
     def _refused(self, held: HeldWait, executor: ExternalJob, error: Exception) -> Verdict:
         if isinstance(error, JobGone):
             # Nothing is left to be ended.
-            event = executor.event(held.job, "error", str(error))
+            event = self.event_of(executor, job_of(held), "error", str(error))
             return Over(
                 Ended(
                     held.execution,

@@ -126,7 +126,7 @@ def _until_deadline(tx: Transaction) -> Micros | None:
 
 
 def _untakable(tx: Transaction) -> set[str]:
-    return tx.runs.executors_wanted() - tx.workers.declared_executors()
+    return (tx.runs.executors_wanted() | tx.waits.executors_wanted()) - tx.workers.declared_executors()
 
 
 def _forget_dead(tx: Transaction, after: Micros) -> int:

@@ -76,7 +76,7 @@ class Resolving(JobEndings):
                 retryable=False,
                 known=False,
                 waited=True,
-                event=executor.event(None, "error", message),
+                event=self.event_of(executor, None, "error", message),
             )
         )
 
@@ -93,7 +93,7 @@ class Resolving(JobEndings):
 
     def failed_to_submit(self, held: HeldWait, error: str, *, retryable: bool = True) -> Ended:
         """The end of an attempt for which no job was made."""
-        event = self.job_executor(held).event(None, "error", error)
+        event = self.event_of(self._any_job_executor(held), None, "error", error)
         return Ended(held.execution, Phase.FAILED, error=error, retryable=retryable, waited=True, event=event)
 
     def lost_to_another(self, held: HeldWait) -> Verdict:

@@ -12,16 +12,17 @@ from typing import TypeVar
 
 import structlog
 
-from executors.external_job import ExternalJob
+from executors.external_job import ExternalJob, Job
 from executors.protocol import RunContext, as_failure
 from scheduler.domain.instants import SECOND, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
+from scheduler.loop.asking import words
 from scheduler.loop.batching import Batching
-from scheduler.loop.held_wait import HeldWait, job_text
+from scheduler.loop.held_wait import HeldWait, job_id_of, job_text
 from scheduler.loop.performing import Performer
 from scheduler.loop.transactions import Transactions
-from scheduler.loop.verdicts import Again
+from scheduler.loop.verdicts import Again, Over
 from scheduler.loop.waiting import Waiting
 from scheduler.services.defer import Deferral, defer_runs, ends_at
 from scheduler.services.finish import Ended
@@ -110,7 +111,7 @@ class Submitting:
             deferral = job_deferral(execution, executor, run)
         except Exception as error:
             failure = as_failure(error)
-            event = executor.event(None, "error", failure.error)
+            event = self._waiting.looker.event_of(executor, None, "error", failure.error)
             submission.report(
                 Ended(execution, Phase.FAILED, error=failure.error, retryable=failure.retryable, event=event)
             )
@@ -123,7 +124,7 @@ class Submitting:
         now, ends = self._waiting.now(), ends_at(execution)
         if ends is not None and ends <= now:
             said, retryable = timed_out(execution, now)
-            event = executor.event(None, "error" if retryable else "timeout", said)
+            event = self._waiting.looker.event_of(executor, None, "error" if retryable else "timeout", said)
             submission.report(Ended(execution, Phase.TIMED_OUT, error=said, retryable=retryable, event=event))
             return
         submission.begun = True
@@ -165,7 +166,13 @@ class Submitting:
             self._waiting.settle(held, verdict)
             return
         self.submitted += 1
-        held.job, held.stage = job, Stage.WAITING
+        try:
+            held.job = job
+        except (TypeError, ValueError) as error:
+            # What cannot be stored cannot be found again by anybody: it is ended while it is known.
+            await self._end_unkept(executor, run, held, job, error)
+            return
+        held.stage = Stage.WAITING
         held.errors, held.error_since, held.last_error = 0, None, None
         written = await self._jobs.ask(held)
         if held.name in written.conflicts:
@@ -179,6 +186,17 @@ class Submitting:
             if held.name in written.intents:
                 # Somebody has wanted the run to end while nobody could be told.
                 self._waiting.want(held, written.intents[held.name])
+
+    async def _end_unkept(
+        self, executor: ExternalJob, run: RunContext, held: HeldWait, job: Job, error: Exception
+    ) -> None:
+        said = f"the job's metadata cannot be stored: {words(error)}"
+        try:
+            async with asyncio.timeout(executor.call_timeout.total_seconds()):
+                await executor.delete(run, job)
+        except Exception as failure:
+            said += f"; it may be running, for it could not be ended: {words(failure)}"
+        self._waiting.settle(held, Over(self._waiting.looker.failed_to_submit(held, said, retryable=False)))
 
     # --- stored ------------------------------------------------------------------------------------------------------
 
@@ -207,7 +225,7 @@ def job_deferral(execution: Execution, executor: ExternalJob, run: RunContext) -
         interval=to_micros(executor.poll_interval(run)),
         budget=to_micros(executor.error_budget(run)),
         state=None if watched is None else job_text(watched),
-        job_id=None if watched is None else watched.job_id or None,
+        job_id=None if watched is None else job_id_of(watched),
         watched=watched is not None,
     )
 

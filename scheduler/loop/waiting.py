@@ -314,7 +314,11 @@ class Waiting:
                 self._forget(held)
 
     def _take_over(self, item: Claimed) -> None:
-        held = HeldWait.of(item)
+        try:
+            held = HeldWait.of(item)
+        except (ValueError, TypeError, KeyError) as error:
+            log.error("a wait cannot be read", run=item.wait.run_name, error=str(error))
+            return
         if held.stage is not Stage.WAITING:
             held.sure_at = self.now() + self.looker.settled_after
         # Thousands that come at once are spread over their interval; what is to end, or unclear, is not left waiting.

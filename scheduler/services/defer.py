@@ -84,6 +84,14 @@ def as_text(state: Any) -> str | None:
     return None if state is None else json.dumps(state, separators=(",", ":"), ensure_ascii=False)
 
 
+def storable(text: str | None) -> str | None:
+    """The text with what no database keeps replaced."""
+    # Commands print anything; no database keeps half a surrogate pair, and PostgreSQL keeps no NUL.
+    if text is None:
+        return None
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _new(item: Deferral, by: str, now: Micros) -> NewWait:
     run, ends = item.execution.run, ends_at(item.execution)
     look_at = now + item.interval if item.look_at is None else item.look_at
@@ -100,8 +108,8 @@ def _new(item: Deferral, by: str, now: Micros) -> NewWait:
         interval=item.interval,
         budget=item.budget,
         ends_at=ends,
-        state=item.state,
+        state=storable(item.state),
         job_id=item.job_id,
         watched=item.watched,
-        seen=printed_text(item.printed),
+        seen=storable(printed_text(item.printed)),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
-from scheduler.services.defer import Deferral, as_text
+from scheduler.services.defer import Deferral, as_text, storable
 from scheduler.services.pause import lock_pausing, pause_failing
 from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
@@ -89,7 +89,9 @@ def _key(item: Ended) -> tuple[str, int]:
 
 def _told(item: Ended) -> tuple[str, str | None, str | None]:
     links = None if item.links is None else as_text(list(item.links))
-    return item.execution.run.name, storable(as_text(item.event)), storable(links)
+    # What an executor names its job with may be anything; a run must not stay open for it.
+    event = json.dumps(item.event, separators=(",", ":"), ensure_ascii=False, default=str)
+    return item.execution.run.name, storable(event), storable(links)
 
 
 def _ended_badly(item: Ended) -> bool:
@@ -130,11 +132,3 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         started_at=run.started_at,
         output=storable(item.output),
     )
-
-
-def storable(text: str | None) -> str | None:
-    """The text with what no database keeps replaced."""
-    # Commands print anything; no database keeps half a surrogate pair, and PostgreSQL keeps no NUL.
-    if text is None:
-        return None
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -29,6 +29,7 @@ WaitKey: TypeAlias = tuple[str, int]
 # Word for word what the partial indexes say: a bound value would keep SQLite from using them.
 _UNTIL: Final = text("waits.kind = 'until'")
 _FREE: Final = text("waits.owner IS NULL AND waits.kind <> 'until'")
+_NO_JOB: Final = text("(waits.kind = 'until' OR waits.kind = 'poll' AND waits.owner IS NULL)")
 _INTENDED: Final = text("runs.intent IS NOT NULL AND runs.phase = 'DEFERRED'")
 _OWN_JOB: Final = text("waits.job_id IS NOT NULL AND NOT waits.watched")
 
@@ -344,9 +345,14 @@ class WaitTable:
         return {row.run_name: row.intent for row in self._tx.connection.execute(statement)}
 
     def intended_untils(self, limit: int) -> list[FoundWait]:
-        """Waits for an instant whose run somebody wants to end; not locked."""
-        wanted = select(waits.c.run_name).join(runs, runs.c.name == waits.c.run_name).where(_INTENDED, _UNTIL)
+        """Waits for an instant, and polls that nobody holds, whose run somebody wants to end; not locked."""
+        wanted = select(waits.c.run_name).join(runs, runs.c.name == waits.c.run_name).where(_INTENDED, _NO_JOB)
         return self._look_up(None, waits.c.run_name.in_(wanted.limit(limit)))
+
+    def executors_wanted(self) -> set[str]:
+        """The executors of waits that nobody holds."""
+        statement = select(waits.c.executor).where(_FREE).distinct()
+        return set(self._tx.connection.execute(statement).scalars())
 
     def intents_of(self, names: Iterable[str]) -> dict[str, str]:
         """Of these deferred runs, those that somebody wants to end, and the reasons."""
