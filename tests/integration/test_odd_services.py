@@ -282,6 +282,9 @@ def test_what_is_stored_may_hold_anything_a_service_says(database_url: str) -> N
                 raise RetryableError("\x00\ud800 odd")
             return JobStatus(self.phase, "\x00\ud800 fine")
 
+        def error_budget(self, run: RunContext) -> timedelta:
+            return timedelta(minutes=1)
+
     service = Odd()
     with fired(database_url, service) as (world, name):
         world.until(lambda: "fine" in (world.run(name)["waiting_for"] or ""), "it is watched")

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from executors.protocol import Deferred
 from executors.waits import Poll, Until
 from scheduler.domain.instants import SECOND, to_datetime
 from scheduler.domain.run import Phase
 from scheduler.domain.task import TaskSpec
+from scheduler.domain.trigger import Overlap
 from scheduler.domain.wait import Ending, Stage, WaitKind, outcome_event
 from scheduler.services.cancel import cancel_run
 from scheduler.services.defer import Deferral, defer_runs, deferral_of, ends_at
@@ -439,6 +442,71 @@ def test_hundreds_of_waits_for_an_instant_are_resumed_in_batches(world: World) -
         passes += 1
     assert passes == 3
     assert world.rows("SELECT count(*) FROM runs WHERE phase = 'QUEUED' AND state IS NOT NULL") == [(250,)]
+
+
+@pytest.mark.parametrize("overlap", ["allow_all", "buffer_all"])
+def test_a_run_that_goes_on_has_its_turn_before_those_that_were_fired_since(world: World, overlap: Overlap) -> None:
+    world.register()
+    spec = TaskSpec("logging", max_concurrent_runs=1 if overlap == "allow_all" else None)
+    world.deploy(trigger(overlap=overlap), spec=spec)
+    world.step("12:01")
+    (first,) = world.take()
+    defer(world, until(world, first, "12:04"))
+    world.step("12:02")
+    world.step("12:03")
+    assert world.take() == []
+    world.step("12:04")
+    assert resume(world).resumed == (first.run.name,)
+    (again,) = world.take()
+    assert again.run.name == first.run.name
+    assert world.take() == []
+    world.finish(Ended(again, Phase.SUCCEEDED))
+    (second,) = world.take()
+    assert second.run.scheduled_at == instant("12:02")
+
+
+def test_a_poll_that_nobody_holds_can_be_cancelled_all_the_same(world: World) -> None:
+    (execution,) = running(world)
+    defer(world, deferral_of(execution, Deferred(Poll(), None)))
+    world.store.run(cancel_run, execution.run.name, by="anna")
+    assert resume(world).ended == ()
+    lose(world)
+    world.register("w2", ["shell"])
+    assert len(resume(world, "w2").ended) == 1
+    assert run_row(world, execution)["phase"] == "ABORTED"
+
+
+def test_what_a_run_waits_for_is_told_in_words(world: World) -> None:
+    executions = running(world, 4)
+    event = outcome_event("error", "too long", 9)
+    ending = Ending(Phase.TIMED_OUT, "too long", instant("12:03"), event)
+    defer(
+        world,
+        until(world, executions[0], "13:00"),
+        deferral_of(executions[1], Deferred(Poll(timedelta(seconds=20)), None)),
+        submitting(executions[2]),
+        job(executions[3], "9"),
+    )
+
+    def words(number: int) -> str:
+        return str(world.run(executions[number].run.name)["waiting_for"])
+
+    assert words(0) == "an instant: 2026-11-21T13:00:00Z"
+    assert words(1) == "what its executor looks at every 20 s"
+    assert words(2).startswith("its job: being submitted")
+    assert words(3) == "job 9"
+    seen = '{"phase":"RUNNING","message":"half way","links":[{"name":"log","uri":"https://jobs.example/9"}]}'
+    write(world, state_of(stored(world, executions[3]), seen=seen, error_since=instant("12:02"), last_error="503"))
+    assert words(3) == "job 9, RUNNING: half way; no answer since 2026-11-21T12:02:00Z: 503"
+    assert world.run(executions[3].run.name)["links"] == [{"name": "log", "uri": "https://jobs.example/9"}]
+    write(world, state_of(stored(world, executions[3]), stage="cancelling", ending=ending.encode(), error_since=None))
+    assert words(3) == "the end of job 9, owed since 2026-11-21T12:03:00Z: too long"
+    assert [(item["running"], item["waits"]) for item in world.client.list_workers()] == [(0, 3)]
+    lose(world)
+    world.register("w2", ["shell"])
+    assert words(1) == "what its executor looks at every 20 s; no worker for executor logging"
+    with world.store.read() as tx:
+        assert tx.waits.executors_wanted() == {"logging"}
 
 
 # --- ends that somebody wants ---------------------------------------------------------------------------------------
