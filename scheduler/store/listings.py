@@ -191,10 +191,12 @@ _VERSION_FIELDS: Final = {
     "task_id": Field(task_versions.c.task_id, "number", internal=True),
 }
 _deleted_tasks = select(tasks.c.id).where(tasks.c.deleted_at.is_not(None))
+# Every version has its task; an outer join says that versions come first, else SQLite may go through all of each task's.
+_versions = select(tasks.c.project, tasks.c.domain, tasks.c.name, task_versions, *_named(_VERSION_FIELDS)).select_from(
+    task_versions.outerjoin(tasks, tasks.c.id == task_versions.c.task_id)
+)
 VERSIONS: Final = Listing(
-    rows=select(tasks.c.project, tasks.c.domain, tasks.c.name, task_versions, *_named(_VERSION_FIELDS))
-    .join(tasks, tasks.c.id == task_versions.c.task_id)
-    .where(task_versions.c.task_id.not_in(_deleted_tasks)),
+    rows=_versions.where(task_versions.c.task_id.not_in(_deleted_tasks)),
     counted=select(task_versions.c.task_id).where(task_versions.c.task_id.not_in(_deleted_tasks)),
     fields=_VERSION_FIELDS,
     key=("task_id", "version"),
@@ -202,9 +204,7 @@ VERSIONS: Final = Listing(
 )
 # Of one task, named by `task_id`, a deleted one's too.
 VERSIONS_OF_TASK: Final = Listing(
-    rows=select(tasks.c.project, tasks.c.domain, tasks.c.name, task_versions, *_named(_VERSION_FIELDS)).join(
-        tasks, tasks.c.id == task_versions.c.task_id
-    ),
+    rows=_versions,
     counted=select(task_versions.c.task_id),
     fields=_VERSION_FIELDS,
     key=("task_id", "version"),

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    collate,
     false,
     text,
     true,
@@ -70,6 +71,20 @@ tasks = Table(
     Column("deployed_by", String(255)),
     Column("deleted_at", BigInteger),
     UniqueConstraint("project", "domain", "name", name="tasks_key"),
+)
+
+# As listings sort, byte by byte. SQLite does so anyway, by the key above; PostgreSQL's key speaks the database's language.
+Index(
+    "tasks_listed",
+    *(collate(tasks.c[name], "C") for name in ("project", "domain", "name")),
+    info={"only": "postgresql"},
+)
+Index("tasks_deployed", tasks.c.deployed_at)
+Index(
+    "tasks_deleted",
+    tasks.c.deleted_at,
+    postgresql_where=text("deleted_at IS NOT NULL"),
+    sqlite_where=text("deleted_at IS NOT NULL"),
 )
 
 task_specs = Table(

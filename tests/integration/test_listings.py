@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from scheduler.client import Filter, Page
+from scheduler.client import Client, Filter, Page
 from scheduler.domain.task import Environment, TaskSpec
 from scheduler.errors import NotFound, SpecError
+from scheduler.store.transaction import Store
+from tests.bench.definitions import SHAPES, fill
 from tests.integration.worlds import World, definition, instant, key, once, trigger
 
 NAMES = ["alpha", "Beta", "beta-2", "beta.1", "beta_3", "gamma", "zeta", "Ärger", "ärger"]
@@ -347,3 +351,26 @@ def test_one_task_of_two_domains_is_listed_twice(world: World) -> None:
     list(world.client.deploy([first, replace(first, domain="production")]))
     assert [row["domain"] for row in world.client.find_tasks().rows] == ["development", "production"]
     assert world.client.find_triggers([Filter("domain", "equal", "production")]).total == 1
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("tasks", "versions"), SHAPES)
+def test_a_page_among_a_hundred_thousand_versions_takes_less_than_fifty_milliseconds(
+    store: Store, tasks: int, versions: int
+) -> None:
+    fill(store, tasks, versions)
+    client = Client(store)
+    asked: dict[str, Callable[[], object]] = {
+        "the first page of latest versions": client.find_tasks,
+        "the newest deploys": lambda: client.find_tasks(sort="-deployed_at"),
+        "the newest versions": client.find_versions,
+        "the versions of one task": lambda: client.list_versions("project-0", "development", "team-0.task-000000"),
+    }
+    for told, ask in asked.items():
+        times = []
+        for _ in range(10):
+            begun = time.perf_counter()
+            ask()
+            times.append(time.perf_counter() - begun)
+        # The best of some: the machine may be busy with other tests.
+        assert min(times) < 0.05, f"{told}: {[round(each * 1e3) for each in times]} ms"

@@ -21,15 +21,24 @@ from scheduler.store.upgrade import require_schema, schema_state, table_names, u
 from tests.integration.worlds import World, key, trigger
 
 
-@pytest.mark.filterwarnings("ignore:Computed default")
+def compared(_item: object, name: str | None, kind: str, _reflected: bool, _to: object) -> bool:
+    """Indexes of one database alone are held by their names: what they are made of is not read back as it was written."""
+    alone = {index.name for table in metadata.tables.values() for index in table.indexes if "only" in index.info}
+    return kind != "index" or name not in alone
+
+
+@pytest.mark.filterwarnings("ignore:Computed default", "ignore:autogenerate skipping")
 def test_the_migrations_build_what_the_code_describes(database_url: str) -> None:
     store = Store.open(database_url)
     with store.engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": store.dialect.name == "postgresql"}
-        )
+        options = {"compare_type": True, "compare_server_default": store.dialect.name == "postgresql"}
+        context = MigrationContext.configure(connection, opts=options | {"include_object": compared})
         differences = compare_metadata(context, metadata)
-        described = {table.name: {index.name for index in table.indexes} for table in metadata.tables.values()}
+        kind = store.dialect.name
+        described = {
+            table.name: {index.name for index in table.indexes if index.info.get("only", kind) == kind}
+            for table in metadata.tables.values()
+        }
         indexes = {name: {index["name"] for index in inspect(connection).get_indexes(name)} for name in described}
     store.close()
     assert differences == []
