@@ -143,6 +143,8 @@ class Chaos:
 
     def stop(self) -> list[int]:
         """SIGTERM to all at once; their exit codes."""
+        for member in self._members:
+            self._end_life(member)
         processes = [member.process for member in self._members if member.process is not None]
         for process in processes:
             process.send(15)
@@ -239,7 +241,7 @@ class Chaos:
         return declared
 
     def excuse(self, visit: Visit, margin: float) -> str | None:
-        """Why the run of this visit may have been executed again: what befell its worker while it was under way.
+        """Why this may have been one execution of several of its run: what befell its worker while it was under way.
 
         `margin` is the time in which an answer is recorded, or a frozen worker learns that it is out. "cut off": others
         declared it dead, though nothing was done to it.

@@ -17,6 +17,8 @@ from tests.fakes.airbyte import FIRST_ID, FakeAirbyte
 from tests.fakes.serving import Kind
 from tests.integration.waiting_world import WaitingWorld, seconds
 
+pytestmark = pytest.mark.heavy
+
 SYNC = {"connection_id": "c", "poll_interval": "60ms", "error_budget": "20s"}
 RETRY = RetryPolicy(2, timedelta(milliseconds=10))
 

@@ -17,6 +17,8 @@ from scheduler.domain.retry import RetryPolicy
 from scheduler.services.cancel import cancel_run
 from tests.integration.waiting_world import WaitingWorld, seconds
 
+pytestmark = pytest.mark.heavy
+
 RETRY = RetryPolicy(2, timedelta(milliseconds=10))
 
 
