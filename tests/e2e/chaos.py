@@ -246,14 +246,24 @@ class Chaos:
         `margin` is the time in which an answer is recorded, or a frozen worker learns that it is out. "cut off": others
         declared it dead, though nothing was done to it.
         """
+        gone = self.gone().get(visit.worker)
         for trouble in self.troubles:
             if trouble.worker != visit.worker or trouble.kind == "short freeze":
                 continue
             ended = trouble.begun if trouble.ended is None else trouble.ended
             if trouble.begun - margin <= (visit.left or visit.arrived) and visit.arrived <= ended + margin:
                 return trouble.kind
-        gone = self.gone().get(visit.worker)
+            if gone is not None and trouble.begun <= gone and (trouble.ended is None or gone <= ended + margin):
+                gone = None  # That is why it was declared dead.
         return "cut off" if gone is not None and visit.arrived - margin <= gone <= visit.arrived + 3 * margin else None
+
+    def timeline(self) -> str:
+        """What was done to whom, and who was declared dead when: what to read when the account does not add up."""
+        struck = [
+            (t.begun, f"{t.kind} {t.worker}" + (f" until {t.ended:.2f}" if t.ended else "")) for t in self.troubles
+        ]
+        declared = [(at, f"declared dead {worker}") for worker, at in self.gone().items()]
+        return "\n".join(f"{at:.2f} {what}" for at, what in sorted(struck + declared))
 
     def takeovers(self) -> dict[str, tuple[float, float]]:
         """How long after each kill its worker was declared dead, and how long that may have taken, in seconds.

@@ -110,7 +110,8 @@ def check(kind: str, account: Account, chaos: Chaos, triggers: int, seconds: int
     takeovers = chaos.takeovers()
     assert not {worker: times for worker, times in takeovers.items() if times[0] > times[1]}, "taken over late"
     # Nobody was hindered but by us, unless the machine, or the database for too long, had no time for anybody.
-    assert "cut off" not in reasons or chaos.stall > LEASE / 6 or chaos.away > LEASE / 3
+    excused = chaos.stall > LEASE / 6 or chaos.away > LEASE / 3
+    assert "cut off" not in reasons or excused, f"{reasons}\n{chaos.timeline()}"
     assert not any("Traceback" in said for said in chaos.logs())
 
     done = {what: chaos.count(what) for what in ("kill", "freeze", "short freeze")}
