@@ -173,7 +173,7 @@ def test_three_workers_on_postgresql_under_kills_freezes_and_a_restart_of_the_da
 def test_two_processes_on_sqlite_under_kills_and_freezes(
     new_world: NewWorld, sqlite_url: str, target: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks, triggers, seconds = 3, 10, 30
+    tasks, triggers, seconds = 10, 30, 60
     names = [f"call-{number}" for number in range(tasks)]
     world = new_world(sqlite_url, worker={"lease": f"{LEASE:g}s"}, executors=http_executor())
     with Chaos(world, ["one", "two"], seed=7, lease=LEASE) as chaos:
