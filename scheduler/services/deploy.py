@@ -95,6 +95,9 @@ def deploy_task(
     tx.tasks.save_version(task["id"], definition, spec_digest, deployed_at, by)
     tx.tasks.record_deploy(task["id"], definition, digest, deployed_at, by)
     pointed = pointed_at(definition.version, definition.spec, spec_digest)
+    # What held until now is the task's own word: a deleted trigger keeps what it was told last.
+    if stored and (task["max_concurrent_runs"] is not None) != pointed.gated:
+        tx.runs.limit([row["id"] for row in stored], pointed.gated)
     write_triggers(tx, task["id"], pointed, difference, stored, dues, planning, now, by, source)
     tx.tasks.refresh_summary([task["id"]])
     tx.notify()
@@ -135,8 +138,6 @@ def write_triggers(
 
     `stored` are all triggers of the task, whose due rows the caller has locked.
     """
-    if any(bool(row["gated"]) != pointed.gated for row in stored):
-        tx.runs.limit([row["id"] for row in stored], pointed.gated)
     old_jobs = jobs_of(stored)
     # Of a snooze that is cut short the planned activation must not stay.
     told = (row for row in stored if row["name"] in difference.sets_active)

@@ -178,6 +178,22 @@ def test_a_limit_that_a_deploy_brings_or_takes_away_holds_for_runs_already_queue
     world.succeed(running)
 
 
+def test_a_limit_that_comes_back_holds_for_runs_of_triggers_deleted_meanwhile(world: World) -> None:
+    world.deploy(trigger(), spec=limited(1))
+    for _ in range(3):
+        world.client.fire(key())
+    world.deploy(version="v2")
+    world.deploy(trigger("other"), version="v3", spec=limited(1))
+    assert len(world.take()) == 1
+
+
+def test_a_limit_holds_for_triggers_that_another_source_deployed(world: World) -> None:
+    world.deploy(trigger("a"), source="api")
+    world.deploy(trigger("b"), version="v2", spec=limited(1))
+    world.step("12:03")
+    assert len(world.take()) == 1
+
+
 def test_a_manual_run_obeys_its_tasks_limit(world: World) -> None:
     world.deploy(trigger(), spec=limited(1))
     for _ in range(2):
