@@ -57,8 +57,10 @@ class Deployers:
         if spec is None or random.random() < 0.1:
             spec = people.any_spec(random)
         manifest = people.Manifest(version, spec, tuple(sorted(wanted.items())))
-        self._apply(task, manifest, self._people.planning, self._people.wall, at_start=False)
+        if first or random.random() < 0.8:
+            self._apply(task, manifest, self._people.planning, self._people.wall, at_start=False)
         if random.random() < 0.7:
+            # With the command or without: then the next worker that starts deploys it.
             self._files[task] = manifest
 
     def start(self, worker: SimulatedWorker) -> None:

@@ -27,6 +27,8 @@ from tests.simulation.world import World
 
 STEPS = 120
 _LOOK_EVERY = 30
+# Passes of a world's last worker: few worlds need more than five, hardly one more than twenty.
+_PATIENCE = 500
 
 
 class WorldFailedError(AssertionError):
@@ -113,10 +115,14 @@ def settle(world: World) -> None:
     heir.immortal = True
     heir.executors = ("simulated", "rare")
     heir.notice_clock_set_back()
-    while world.living != {heir.incarnation}:
+    passes = 0
+    while world.living != {heir.incarnation} and (passes := passes + 1) <= _PATIENCE:
         world.pass_time(LEASE + SECOND)
         heir.recover()
-    while open_runs := world.runs.open():
+    # What is open after so many passes will never end, and that is told afterwards.
+    while (open_runs := world.runs.open()) and (passes := passes + 1) <= _PATIENCE:
+        # Also what a worker took that a restore had voided, and that died before it heard of that.
+        heir.recover()
         heir.sync()
         heir.fire()
         heir.expire()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from tests.simulation.play import Universe, WorldFailedError, universe
 from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
+# So many worlds are searched for one that has what a test needs; most tests find it in the first.
+FEW = 100
 # In packs, so that several processes have their share.
 QUICK = [range(first, first + 25) for first in range(0, 200, 25)]
 HEAVY = [range(first, first + 100) for first in range(1_000, 6_000, 100)]
@@ -81,7 +83,6 @@ def test_a_seed_tells_the_same_story_in_every_process(here: Universe) -> None:
 
 
 def test_a_few_worlds_see_every_kind_of_event(here: Universe) -> None:
-    events = "\n".join(event for seed in range(40) for event in here.play(seed).events)
     kinds = [
         "died",
         "froze",
@@ -112,36 +113,72 @@ def test_a_few_worlds_see_every_kind_of_event(here: Universe) -> None:
         "buffer_full",
     ]
     kinds += ["calendar", "skip_next", "61 \\* \\* \\* \\*"]
-    assert [kind for kind in kinds if not re.search(kind, events)] == []
+    seed = 0
+    while kinds and seed < FEW:
+        events = "\n".join(here.play(seed).events)
+        kinds = [kind for kind in kinds if not re.search(kind, events)]
+        seed += 1
+    assert kinds == [], f"never seen in {seed} worlds"
+
+
+def first_world(here: Universe, wanted: Callable[[World], object]) -> World:
+    """The first world in which that is so: what a seed holds is another with every change of the worlds themselves."""
+    for seed in range(FEW):
+        world = here.play(seed)
+        if wanted(world):
+            return world
+    raise AssertionError(f"nothing of the kind in {FEW} worlds")
+
+
+def is_plain(world: World) -> bool:
+    """Whether the invariants look at everything: some have nothing to say after certain events."""
+    unusual = world.was_set_back or world.flickered or any(model.pending for model in world.triggers.values())
+    return not unusual and not any(run.reopened for run in world.runs.runs.values())
 
 
 @pytest.mark.parametrize(
     ("sabotage", "invariant"),
     [
-        ("DELETE FROM runs WHERE name IN (SELECT min(name) FROM runs)", "every_owed_slot_has_its_one_entry"),
+        (
+            "DELETE FROM runs WHERE name IN (SELECT min(name) FROM runs WHERE kind = 'scheduled')",
+            "every_owed_slot_has_its_one_entry",
+        ),
         ("UPDATE skips SET count = count + 1", "every_owed_slot_has_its_one_entry"),
         ("UPDATE trigger_due SET next_slot = next_slot + 60000000", "plans_are_what_the_rules_give"),
         ("UPDATE runs SET fence = fence + 1", "runs_stand_as_their_history_says"),
         ("DELETE FROM attempts", "attempts_are_recorded_once"),
-        ("UPDATE runs SET scheduled_at = scheduled_at + 1000000", "runs_bear_the_names_of_their_slots"),
+        (
+            "UPDATE runs SET scheduled_at = scheduled_at + 1000000 WHERE kind = 'scheduled'",
+            "runs_bear_the_names_of_their_slots",
+        ),
         ("UPDATE runs SET phase = 'RUNNING'", "nothing_is_open_without_an_owner_or_a_reason"),
-        ("UPDATE runs SET phase = 'RUNNING', serial = true", "limits_and_turns_are_kept"),
+        (
+            "UPDATE runs SET phase = 'RUNNING', serial = true WHERE trigger_id IN "
+            "(SELECT trigger_id FROM runs GROUP BY trigger_id HAVING count(*) > 1)",
+            "limits_and_turns_are_kept",
+        ),
         ("UPDATE runs SET lost = 7", "lost_runs_are_given_up_at_the_limit"),
         ("UPDATE triggers SET error = 'it broke'", "what_cannot_be_planned_says_so"),
         ("UPDATE tasks SET total_triggers = 99", "summaries_count_the_triggers"),
     ],
 )
 def test_the_invariants_notice_what_is_wrong(sabotage: str, invariant: str, here: Universe) -> None:
-    world = here.play(2)
-    assert violations(world) == []
-    with here.store.begin() as tx:
-        tx.connection.exec_driver_sql(sabotage)
+    def is_spoiled(world: World) -> bool:
+        assert violations(world) == []
+        with here.store.begin() as tx:
+            return is_plain(world) and tx.connection.exec_driver_sql(sabotage).rowcount > 0
+
+    # What changes nothing in a world spoils nothing there.
+    world = first_world(here, is_spoiled)
     assert invariant in {fault.partition(":")[0] for fault in violations(world)}
 
 
 def test_what_fired_for_an_inactive_time_is_noticed(here: Universe) -> None:
-    world = here.play(2)
-    assert not world.was_set_back
+    def has_fired(world: World) -> bool:
+        return is_plain(world) and any(run.scheduled for run in world.runs.runs.values())
+
+    world = first_world(here, has_fired)
+    assert violations(world) == []
     for model in world.triggers.values():
         model.periods.clear()
     assert "nothing_fired_for_an_inactive_time" in {fault.partition(":")[0] for fault in violations(world)}
