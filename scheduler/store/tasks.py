@@ -105,7 +105,7 @@ class TaskTable:
         insert = _insert_spec(self._tx.dialect)
         # Whoever collects orphans may have removed it between the two statements.
         for _ in range(_SPEC_TRIES):
-            if self._tx.connection.execute(insert, row).rowcount:
+            if self._tx.connection.execute(insert, row).first():
                 return
             if self._tx.connection.execute(_KEEP_SPEC, {"of_digest": digest}).first():
                 return
@@ -240,7 +240,8 @@ def _insert_and_lock(dialect: Dialect) -> tuple[Any, Select[Any]]:
 
 @prepared
 def _insert_spec(dialect: Dialect) -> Any:
-    return dialect.insert(task_specs).on_conflict_do_nothing()
+    # What it returns tells whether it was there: the count of rows of an insert is not to be had with every driver.
+    return dialect.insert(task_specs).on_conflict_do_nothing().returning(task_specs.c.digest)
 
 
 @prepared
