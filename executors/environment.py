@@ -11,6 +11,15 @@ from executors.templating import rfc3339
 PREFIX = "SCHEDULER_"
 
 
+def inherited(*, passed: Collection[str] | None = None, hidden: Collection[str] = ()) -> dict[str, str]:
+    """The worker's variables, without those that `child_environment` leaves out."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) and name not in hidden and (passed is None or name in passed)
+    }
+
+
 def child_environment(
     run: RunContext,
     own: Mapping[str, str],
@@ -23,14 +32,7 @@ def child_environment(
     Of the worker's, names beginning with `SCHEDULER_` (the database's address may be among them), those that the run
     says hold secrets, and `hidden` are left out; `passed`, if not None, names the only ones that pass.
     """
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(PREFIX)
-        and name not in run.hidden_env
-        and name not in hidden
-        and (passed is None or name in passed)
-    }
+    env = inherited(passed=passed, hidden={*hidden, *run.hidden_env})
     env.update(own)
     env["SCHEDULER_RUN_NAME"] = run.run_name
     env["SCHEDULER_KEY"] = run.key

@@ -184,6 +184,9 @@ class Executor(ABC):
     over when `execute` has returned or raised, not before.
     """
 
+    look_soon: Callable[[str], None] | None = None
+    """Set by the worker: called with a run's name, on its event loop, has the run's wait looked at before its turn."""
+
     def __init__(self, options: Any = None, **keywords: Any) -> None:
         """`options`: an `Options`, a mapping, or the same as keywords. Wrong ones raise `ExecutorConfigError`."""
         from executors.schema import make_options
@@ -206,6 +209,12 @@ class Executor(ABC):
         `run.resumed.state` is the state of the `Deferred` that stands.
         """
         raise PermanentError(f"{type(self).__name__} deferred a run with Poll, but defines no poll()")
+
+    def forget(self, run_name: str, *, over: bool) -> None:  # noqa: B027  # a hook, not a duty
+        """The worker looks at this run's wait no more: what was kept of it in memory may go.
+
+        `over`: its attempt has ended; else the run goes on in a place, or another worker looks at its wait.
+        """
 
 
 def as_outcome(value: object) -> Outcome:

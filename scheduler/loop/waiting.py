@@ -54,6 +54,7 @@ class Waiting:
         self._transactions = transactions
         self._finishing = finishing
         self.spread = spread
+        self._performer = performer
         self._executors = sorted(performer.executors)
         self.looker = Looker(performer, self.now, spread=spread)
         self.lookouts = Lookouts(
@@ -76,6 +77,8 @@ class Waiting:
         self.on_until: Callable[[], None] | None = None
         self.taken_over = 0
         finishing.on_wait_over = self._recorded
+        for executor in performer.executors.values():
+            executor.look_soon = self.look_soon
 
     @property
     def incarnation(self) -> str:
@@ -138,12 +141,23 @@ class Waiting:
         self._held[held.name] = held
         self._act(held, verdict)
 
-    def _forget(self, held: HeldWait) -> None:
+    def _forget(self, held: HeldWait, *, over: bool = False) -> None:
         if self._held.get(held.name) is held:
             del self._held[held.name]
             self._wanted.pop(held.name, None)
         self.storing.drop(held)
         self.lookouts.drop(held)
+        try:
+            self._performer.executors[held.execution.run.executor].forget(held.name, over=over)
+        except Exception:
+            # What an executor keeps for itself must not keep a run from ending.
+            log.warning("an executor cannot forget a wait", run=held.name, exc_info=True)
+
+    def look_soon(self, name: str) -> None:
+        """There is news of a run's wait: it is looked at now, unless it was told of too late or that is under way."""
+        held = self._held.get(name)
+        if held is not None and held.place is Place.AGENDA:
+            self._arm_after(held, 0)
 
     def _arm(self, held: HeldWait, at: float) -> None:
         if held.ends_at is not None and held.stage is not Stage.CANCELLING:
@@ -189,7 +203,7 @@ class Waiting:
                 not_before = at if held.ends_at is None else min(at, held.ends_at)
                 self.storing.put_back(held, PutBack(held.execution, not_before, submitting_state(tries)))
             case Over(ended):
-                self._forget(held)
+                self._forget(held, over=True)
                 self._ending.add(held.key)
                 self._finishing.report(ended)
 
