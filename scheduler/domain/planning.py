@@ -81,7 +81,9 @@ def plan_fires(
             return plan
     newest = job.last_due(now)
     if newest is None or newest <= position:
-        return _onward(job, (), (), position)
+        # Asked too early, which is no reason to go on after the last fire.
+        spent = job.max_fires is not None and fires >= job.max_fires
+        return Plan((), (), position, None, None) if spent else _onward(job, (), (), position)
     decision = _decide(job, position, newest, now, misfire_grace)
     if decided is not None:
         decision = _without(job, decision, decided)

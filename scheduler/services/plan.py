@@ -240,10 +240,12 @@ def _plan_one(
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
     position = position_of(due, now)
-    # A trigger that was set aside has no due instant and still owes its slot.
-    owed_at = due.due_at if planned else due.next_slot
     if old_job is None or old_job.fingerprint != due.fingerprint:
         old_job = _job_or_none(row, due) or _job_or_none(row_when_planned(row), due)
+    # A trigger that was set aside has no due instant and still owes its slot, though not before its jitter is over.
+    owed_at = due.due_at if planned else due.next_slot
+    if not planned and old_job is not None and due.next_slot is not None:
+        owed_at = old_job.due_at(due.next_slot)
     wakes = wakes_at(row, now)
     if wakes is None and not is_live(row, now):
         if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:

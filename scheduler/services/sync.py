@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from scheduler.domain.instants import SECOND
 from scheduler.domain.planning import Plan
@@ -97,7 +98,12 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
 
 def _unplanned(tx: Transaction, planning: Planning, limit: int) -> list[DueRow]:
     dues = tx.triggers.claim_unplanned(limit)
-    return dues + tx.triggers.claim_quarantined(planning.fingerprint, max(0, limit - len(dues)))
+    if len(dues) >= limit:
+        return dues
+    # What is set aside may have been written to as well: it is planned once, and takes nobody else's place.
+    found = {due.trigger_id for due in dues}
+    aside = (due for due in tx.triggers.claim_quarantined(planning.fingerprint, limit) if due.trigger_id not in found)
+    return [*dues, *islice(aside, limit - len(dues))]
 
 
 def _plan(tx: Transaction, dues: list[DueRow], planning: Planning) -> list[int]:

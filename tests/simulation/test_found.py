@@ -14,7 +14,7 @@ from scheduler.errors import Conflict
 from scheduler.services.cancel import cancel_run
 from scheduler.services.finish import Ended
 from scheduler.services.reopen import retry_run
-from scheduler.services.sync import refresh_summaries
+from scheduler.services.sync import refresh_summaries, sync_triggers
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
 from tests.integration.worlds import LEASE, World, instant, key, retrying, spoken, trigger
@@ -154,6 +154,38 @@ def test_a_snoozed_trigger_that_cannot_be_planned_still_owes_every_slot(world: W
     world.client.snooze(key(), instant("12:05"))
     world.at("12:03:40").client.deactivate(key())
     assert world.ledger() == ["paused 12:01–12:03 ×3"]
+
+
+def test_a_pause_fires_nothing_of_a_set_aside_trigger_that_its_jitter_still_held_back(world: World) -> None:
+    world.deploy(trigger(automation=Cron("*/10 * * * *"), jitter=timedelta(minutes=9)))
+    world.sql("UPDATE triggers SET version = 'v9'")
+    world.sync()
+    world.at("12:10:01").client.deactivate(key())
+    assert world.ledger() == []
+
+
+def test_a_change_fires_no_slot_of_a_set_aside_trigger_before_its_jitter_is_over(world: World) -> None:
+    world.deploy(trigger(automation=Cron("*/10 * * * *"), jitter=timedelta(minutes=9)))
+    world.sql("UPDATE triggers SET version = 'v9'")
+    world.sync()
+    world.at("12:10:01").deploy(trigger(automation=Cron("5 * * * *")))
+    assert (world.ledger(), world.next_fire()) == ([], "13:05")
+
+
+def test_a_finished_trigger_that_is_asked_for_by_itself_stays_finished(world: World) -> None:
+    world.deploy(trigger(max_fires=1))
+    assert world.step("12:01") == ["12:01"]
+    world.fire(only=1)
+    assert world.next_fire() is None
+
+
+def test_what_is_set_aside_and_written_to_takes_one_place_in_a_batch(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.sql("UPDATE triggers SET version = 'v9'")
+    world.sync("other code")
+    world.sql("UPDATE triggers SET max_fires = 3 WHERE name = 'a'")
+    assert world.store.run(sync_triggers, world.planning, 2)[0] == 2
+    assert {fingerprint for (fingerprint,) in world.rows("SELECT error_fingerprint FROM triggers")} == {"one"}
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
