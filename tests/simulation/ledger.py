@@ -6,7 +6,7 @@ two meet when a worker looks. It decides by listing every slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.occurrences import jitter_of
@@ -209,8 +209,9 @@ class TriggerModel:
     def _settle(self, now: Micros, known: bool, reason: str, open_runs: int) -> list[Fire]:
         """Ends the old plan: what is due is accounted for; a changed schedule still fires what is within the grace."""
         slot = self.owed_slot()
-        # One that was set aside has lost its due instant: its slot counts.
-        if slot is None or (slot if self.aside else self.due_at(slot)) > now:
+        # One that was set aside has lost its due instant: where nobody knows the old schedule either, its slot counts.
+        due_at = self.due_at if known or not self.aside else _itself
+        if slot is None or due_at(slot) > now:
             return []
         assert self.planned is not None
         due = self.due_slots(now) if known else [slot]
@@ -218,7 +219,7 @@ class TriggerModel:
         outcomes = {}
         for slot in due:
             if self._undecided(slot):
-                fires = keeps and self.due_at(slot) >= now - self.grace
+                fires = keeps and due_at(slot) >= now - self.grace
                 outcomes[slot] = reason if not fires else "calendar" if self.planned.timetable.quiet(slot) else RUN
         if outcomes:
             self.last = due[-1]
@@ -228,7 +229,7 @@ class TriggerModel:
         for slot in runs[left:]:
             del outcomes[slot]  # After the last that it may have, none is owed.
         self._enter(outcomes)
-        return [self._fire(slot, 0) for slot in runs[:left]]
+        return [replace(self._fire(slot, 0), due_at=due_at(slot)) for slot in runs[:left]]
 
     def _fire(self, slot: Micros, turn: int) -> Fire:
         return Fire(slot, turn, self.due_at(slot), serial=self.manners.overlap != "allow_all")
@@ -276,3 +277,7 @@ class TriggerModel:
 
     def _anchor(self, planned: Planned) -> Micros:
         return 0 if planned.anchor is None else planned.anchor
+
+
+def _itself(slot: Micros) -> Micros:
+    return slot

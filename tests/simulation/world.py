@@ -95,12 +95,13 @@ class World:
         """What the database answers, if it is there."""
         if self.away:
             raise StoreUnavailable("the database is away")
-        self._learn_ranges()
         return work()
 
     def run(self, service: Callable[..., T], *args: Any, here: Wall | None = None, **options: Any) -> T:
         """One transaction, in a process with this clock."""
         self.here = here or self.people.wall
+        if not self.away:
+            self._learn_ranges()
         return self.ask(lambda: self.store.run(service, *args, **options))
 
     def refuses(self, error: type[Exception], service: Callable[..., Any], *args: Any, **options: Any) -> None:
