@@ -2,7 +2,8 @@
 
     python = environment("flyte", "flyte[connector]>=2.12,<3")
 
-What the tests' own environment has, this package included, is there too, behind what is installed anew.
+What the tests' own environment has, this package included, is there too, behind what is installed anew; with
+`apart=True` it is not.
 """
 
 from __future__ import annotations
@@ -23,22 +24,29 @@ _SECONDS = 300
 
 
 @cache
-def environment(name: str, *requirements: str) -> Path:
+def environment(name: str, *requirements: str, apart: bool = False) -> Path:
     """The interpreter of `.venv-NAME`, made if it is not there yet; skips the test where that cannot be done."""
     folder = ROOT / f".venv-{name}"
-    stamp, wanted = folder / "installed", "\n".join([sys.version, *requirements])
+    stamp, wanted = folder / "installed", "\n".join([sys.version, *requirements, *(["apart"] * apart)])
     with (ROOT / f".venv-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Other processes of this test run want the same one.
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, requirements)
+            _make(folder, requirements, apart)
             stamp.write_text(wanted)
     return folder / "bin" / "python"
 
 
-def _make(folder: Path, requirements: tuple[str, ...]) -> None:
+def _make(folder: Path, requirements: tuple[str, ...], apart: bool) -> None:
     python = folder / "bin" / "python"
     _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    if not apart:
+        _add_ours(python)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    _run(*pip, "install", "--quiet", "--no-compile", *requirements)
+
+
+def _add_ours(python: Path) -> None:
     ours = sysconfig.get_path("purelib")
     theirs = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
@@ -47,8 +55,6 @@ def _make(folder: Path, requirements: tuple[str, ...]) -> None:
         check=True,
     )
     Path(theirs.stdout.strip(), "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    _run(*pip, "install", "--quiet", "--no-compile", *requirements)
 
 
 def _run(*command: str) -> None:

@@ -139,15 +139,27 @@ class Triggers:
         """Answer with the trigger as it is to be stored."""
 
         def body() -> None:
+            created = None
             try:
                 found = classes.trigger_class(wanted["classpath"])
                 kwargs = classes.fit(found, wanted["kwargs"], wanted["at"])
+                if wanted["create"] is not None:
+                    call = classes.function_of(wanted["create"])
+                    created = classes.created(call, wanted)
+                    kwargs.update(classes.fit(found, created, {}))
                 made = classes.serialized(classes.build(found, wanted["classpath"], kwargs))
                 self._talk.send({"answer": number, "made": made})
             except BaseException as error:
-                self._talk.send({"answer": number, "fault": classes.fault_of(error)})
+                fault = classes.fault_of(error)
+                self._talk.send({"answer": number, "fault": fault, "created": classes.plain(created)})
 
-        self._imports.put(body)
+        if wanted["create"] is None:
+            self._imports.put(body)
+        else:
+            # Somebody's code, which may ask a service for long.
+            context = contextvars.copy_context()
+            context.run(_owner.set, wanted["name"])
+            threading.Thread(target=context.run, args=(body,), name=wanted["name"], daemon=True).start()
 
     def host(self, name: str, turn: int, stored: dict[str, Any]) -> None:
         """Run a trigger until its first event."""

@@ -145,6 +145,39 @@ def load(classpath: str) -> type:
     return found
 
 
+def function_of(path: str) -> Any:
+    """The function that `package.module:function` names."""
+    module_name, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ModuleNotFoundError as error:
+        raise Fault(f"create: {path}: there is no module {error.name!r} in {sys.executable}") from None
+    except Exception as error:
+        raise Fault(f"create: {path}: importing {module_name} failed: {describe(error)}") from error
+    if not callable(found):
+        raise Fault(f"create: {path}: the module {module_name} has no function {name!r}")
+    return found
+
+
+def created(function: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the trigger that a function returns which makes its job.
+
+    It is called with the run's inputs, and with `key` where it has a parameter of that name.
+    """
+    given = dict(wanted["inputs"])
+    if "key" in inspect.signature(function).parameters:
+        given["key"] = wanted["key"]
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise Fault(f"create: {wanted['create']} cannot be called with the run's inputs: {error}") from None
+    found = function(**given)
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        # Too late to be a plain fault: there is a job.
+        raise TypeError(f"create: {wanted['create']} returned no mapping of the trigger's arguments: {found!r}")
+    return found
+
+
 def build(found: type, classpath: str, kwargs: dict[str, Any]) -> Any:
     """An instance; `Fault` where the class does not take these arguments."""
     try:

@@ -14,10 +14,11 @@ its `serialize()` says, so any worker makes the same trigger again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from executors.airflow.host import Host, fault_error
 from executors.airflow.options import AirflowOptions
@@ -25,6 +26,8 @@ from executors.airflow.outcomes import FAILED, SUCCESS, Words, id_in, payload_te
 from executors.errors import Problem
 from executors.external_job import ExternalJob, Job, JobConfig, JobPhase, JobStatus
 from executors.protocol import RunContext
+
+_FUNCTION: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class AirflowTriggerExecutor(ExternalJob):
@@ -40,12 +43,14 @@ class AirflowTriggerExecutor(ExternalJob):
     class Config(JobConfig):
         """`classpath` and `kwargs` make the trigger; `after` holds arguments that are instants, as durations from now.
 
-        `success` and `failed` are the words under `status_key` of the event's payload that mean so.
+        `create`, `package.module:function`, makes the job first: called in the child with the run's inputs, it returns
+        more arguments. `success` and `failed` are the words under `status_key` of the event's payload that mean so.
         """
 
         classpath: str
         kwargs: dict[str, Any] = field(default_factory=dict)
         after: dict[str, timedelta] = field(default_factory=dict)
+        create: str | None = None
         success: list[str] = field(default_factory=lambda: list(SUCCESS))
         failed: list[str] = field(default_factory=lambda: list(FAILED))
         status_key: str = "status"
@@ -54,6 +59,8 @@ class AirflowTriggerExecutor(ExternalJob):
             """What types cannot say."""
             yield from super().check()
             yield from class_faults(self.classpath, self.kwargs, self.after)
+            if self.create is not None and not _FUNCTION.fullmatch(self.create):
+                yield "create", f"{self.create!r} is no path to a function: write package.module:function"
             for index, word in enumerate(self.failed):
                 if word.lower() in map(str.lower, self.success):
                     yield f"failed[{index}]", f"{word!r} is in `success` as well"
@@ -69,12 +76,20 @@ class AirflowTriggerExecutor(ExternalJob):
     # --- the calls ---------------------------------------------------------------------------------------------------
 
     async def create(self, run: RunContext) -> Job:
-        """Make the trigger, only to have it serialized; it runs once that is stored."""
+        """Make the trigger, and its job first where `create` is given, only to have it serialized; it runs once stored."""
         config: AirflowTriggerExecutor.Config = run.config
-        answer = await self._host.ask(run, {"make": made_of(config, run.now().timestamp())})
+        creating = {"create": config.create, "inputs": dict(run.inputs), "key": run.key, "name": run.run_name}
+        answer = await self._host.ask(run, {"make": {**made_of(config, run.now().timestamp()), **creating}})
         if "fault" in answer:
-            raise fault_error(self._host.hidden, answer["fault"])
+            error = fault_error(self._host.hidden, answer["fault"])
+            # Where a function makes the job, only what is found wrong before it is called leaves no doubt.
+            error.outcome_known = config.create is None or (not error.retryable and answer["created"] is None)
+            raise error
         return Job(answer["made"], run.key)
+
+    def finds(self, run: RunContext) -> bool:
+        """Whether the trigger alone is to be made again: what a function of the task's has made, nobody can tell."""
+        return run.config.create is None
 
     async def find(self, run: RunContext, created_after: datetime) -> Job | None:
         """A trigger that was made and not stored has done nothing: it is made again."""

@@ -186,6 +186,13 @@ class Tells(Trigger):
         yield
 
 
+def make_job(region: str, key: str) -> dict[str, Any]:
+    """Makes a job, and says what its trigger is made with."""
+    if region == "nowhere":
+        raise ConnectionError("the answer was lost")
+    return {"payload": {"job_id": f"{region}-{key}"}}
+
+
 class EndsTask(Trigger):
     """An event that ends its task."""
 

@@ -149,6 +149,20 @@ def test_arguments_are_what_the_class_declares(child: Child) -> None:
     assert child.ended(run)["outputs"] == {"payload": ["2026-11-21T02:00:00+00:00", 5400.0, 60, "10m"]}
 
 
+def test_a_function_makes_the_job_that_is_then_watched(child: Child) -> None:
+    told = {"classpath": "airflow_like.Fires", "create": "airflow_like:make_job"}
+    run = child.world.fire("makes", "airflow", told, inputs={"region": "eu"})
+    done = child.ended(run)
+    assert done["outputs"] == {"job_id": f"eu-{run}"}
+    assert done["event"]["job_id"] == f"eu-{run}"
+    broken = child.world.fire("breaks", "airflow", told, inputs={"region": "nowhere"})
+    assert "may be running" in child.ended(broken, "FAILED")["error"]
+    unfit = child.world.fire("unfit", "airflow", told, inputs={"colour": "red"})
+    error = child.ended(unfit, "FAILED")["error"]
+    assert "cannot be called with the run's inputs" in error
+    assert "may be running" not in error
+
+
 def test_the_child_has_its_own_environment_and_nothing_of_ours(child: Child) -> None:
     outputs = child.ended(child.trigger("Modules"))["outputs"]
     assert not {"executors", "scheduler", "sqlalchemy"} & set(outputs["roots"])
