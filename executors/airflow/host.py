@@ -31,7 +31,7 @@ from executors.protocol import RunContext
 
 log = logging.getLogger("executors.airflow")
 
-_PROGRAM: Final = Path(__file__).with_name("child.py")
+_PROGRAM: Final = Path(__file__).with_name("child") / "main.py"
 _LEAVES_WITHIN: Final = timedelta(seconds=8)
 # A child that lived for so long did not die of what it was told first.
 _STEADY_SECONDS: Final = 60.0

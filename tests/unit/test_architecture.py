@@ -71,7 +71,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "apscheduler": ("scheduler.loop.beats",),
     "croniter": ("scheduler.domain.occurrences",),
     "tenacity": ("scheduler.loop.transactions", "executors"),
-    # Airflow is another interpreter's: see executors/airflow/child.py.
+    # Airflow is another interpreter's: see executors/airflow/child/main.py.
     "airflow": (),
     "aiohttp": ("executors", "scheduler.app", "scheduler.web"),
     "connectrpc": ("executors.flyte",),

@@ -1,6 +1,6 @@
 """The child process of the Airflow executors: hosts triggers on one event loop, and operators in threads.
 
-Run as `PYTHON child.py` by any interpreter from 3.9 that has what the classes import; stdlib only, and nothing of this
+Run as `PYTHON main.py` by any interpreter from 3.9 that has what the classes import; stdlib only, and nothing of this
 package. Its standard input is one end of a Unix stream socket to the worker; at its end the triggers are cancelled and
 the process leaves. What the hosted code prints goes to the worker run by run, all else to stderr.
 
@@ -10,13 +10,13 @@ Frames, both ways: 4 bytes of length, then JSON.
                       {"ask": n, "make": {classpath, kwargs, at}}          a trigger made and serialized
                       {"host": name, "turn": n, "trigger": {classpath, kwargs}}
                       {"ask": n, "drop": name, "trigger": {…}, "kill": bool}
-                      {"ask": n, "operate": {…}}    {"interrupt": n}          see child_operators.py
+                      {"ask": n, "operate": {…}}    {"interrupt": n}          see operators.py
     child → worker    {"ready": {python, pid}}
                       {"answer": n, …}    {"answer": n, "fault": {kind, message}}
                       {"ended": name, "turn": n, "event": {kind, payload, plain}} or {…, "fault": {…}}
                       {"printed": name, "text": "…"}
 
-How values travel, child_classes.py says.
+How values travel, classes.py says.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LEAVES_WITHIN = 3.0
 def _sibling(name: str) -> Any:
     """A file from beside this one, under a name that no module of the hosted code has."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
-    spec = importlib.util.spec_from_file_location("_scheduler_" + name, path)
+    spec = importlib.util.spec_from_file_location("_scheduler_child_" + name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -52,9 +52,9 @@ def _sibling(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from executors.airflow import child_classes as classes
+    from executors.airflow.child import classes
 else:
-    classes = _sibling("child_classes")
+    classes = _sibling("classes")
 
 _owner: contextvars.ContextVar[Any] = contextvars.ContextVar("owner", default=None)
 
@@ -340,7 +340,7 @@ def _serve(talk: Talk, loop: asyncio.AbstractEventLoop, triggers: Triggers) -> N
             triggers.drop(frame["ask"], frame["drop"], frame["trigger"], frame["kill"])
         else:
             if operators is None:
-                operators = _sibling("child_operators").Operators(talk, classes, _owner)
+                operators = _sibling("operators").Operators(talk, classes, _owner)
             operators.obey(frame)
     loop.call_soon_threadsafe(loop.stop)
     # A trigger that blocks the loop would keep the process for ever.

@@ -1,6 +1,6 @@
 """What the Airflow child knows of values and classes: how they are stored, found, made, and what is wrong with them.
 
-Loaded by child.py from beside it; stdlib only, Python 3.9 and later.
+Loaded by main.py from beside it; stdlib only, Python 3.9 and later.
 
 Values travel as Airflow stores them: `{"json": …}` where plain JSON says it all, else `{"airflow": …}` as Airflow's own
 serde writes them.

@@ -20,14 +20,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from executors.airflow.child import Talk
+    from executors.airflow.child.main import Talk
 
 # The method that Airflow resumes with when a trigger fails or its time is over.
 FAIL = "__fail__"
 
 
 class Operators:
-    """The operators at work. `tools` is the module child_classes.py."""
+    """The operators at work. `tools` is the module classes.py."""
 
     def __init__(self, talk: Talk, tools: Any, owner: contextvars.ContextVar[Any]) -> None:
         self._talk = talk
