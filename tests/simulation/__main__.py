@@ -1,7 +1,8 @@
 """Plays one world again, or many: `python -m tests.simulation --seed 4711`.
 
 Prints the story of the world and what was wrong in it. `--count` plays that many seeds from there on and prints only what
-fails; `--postgres URL` plays on an empty PostgreSQL database, which every world empties again.
+fails; `--steps` says how much happens in each. `--postgres URL` plays on an empty PostgreSQL database, which every world
+empties again.
 """
 
 from __future__ import annotations

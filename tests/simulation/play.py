@@ -34,9 +34,11 @@ _PATIENCE = 500
 class WorldFailedError(AssertionError):
     """A world in which something was wrong; tells how to see it again."""
 
-    def __init__(self, world: World, step: int, faults: list[str]) -> None:
+    def __init__(self, world: World, step: int, faults: list[str], steps: int = STEPS) -> None:
         self.world = world
-        how = f"python -m tests.simulation --seed {world.seed}"
+        how = f".venv/bin/python -m tests.simulation --seed {world.seed}"
+        if steps != STEPS:
+            how += f" --steps {steps}"
         if world.store.dialect.name == "postgresql":
             how += " --postgres URL"
         super().__init__("\n".join([f"seed {world.seed}, step {step}; replay: {how}", *faults[:20]]))
@@ -84,21 +86,25 @@ def play(seed: int, store: Store, clock: ManualClock, steps: int = STEPS) -> Wor
     """The world of a seed in an empty database."""
     world = World(seed, store, clock)
     step = 0
+
+    def check(faults: list[str]) -> None:
+        if faults:
+            raise WorldFailedError(world, step, faults, steps)
+
     with process_clocks(world), _dice(world), patch.object(overlap, "MAX_BUFFERED", BUFFER), capture_logs():
         try:
             world.begin()
             for step in range(1, steps + 1):
                 world.step()
                 if step % _LOOK_EVERY == 0:
-                    _check(world, step)
+                    check(violations(world))
             settle(world)
         except WorldFailedError:
             raise
         except Exception as error:
-            raise WorldFailedError(world, step, [f"{type(error).__name__}: {error}"]) from error
-        _check(world, step)
-    if still_open := world.runs.open():
-        raise WorldFailedError(world, step, [f"{run.name} never ended: {run}" for run in still_open])
+            raise WorldFailedError(world, step, [f"{type(error).__name__}: {error}"], steps) from error
+        check(violations(world))
+    check([f"{run.name} never ended: {run}" for run in world.runs.open()])
     return world
 
 
@@ -119,6 +125,7 @@ def settle(world: World) -> None:
     while world.living != {heir.incarnation} and (passes := passes + 1) <= _PATIENCE:
         world.pass_time(LEASE + SECOND)
         heir.recover()
+    assert world.living == {heir.incarnation}, f"nobody declared {world.living} dead"
     # What is open after so many passes will never end, and that is told afterwards.
     while (open_runs := world.runs.open()) and (passes := passes + 1) <= _PATIENCE:
         # Also what a worker took that a restore had voided, and that died before it heard of that.
@@ -132,8 +139,3 @@ def settle(world: World) -> None:
         heir.flush()
         waits = [run.not_before for run in open_runs if run.phase.open and run.not_before > world.now]
         world.pass_time(min(waits, default=world.now) - world.now)
-
-
-def _check(world: World, step: int) -> None:
-    if faults := violations(world):
-        raise WorldFailedError(world, step, faults)

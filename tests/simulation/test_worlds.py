@@ -188,5 +188,6 @@ def test_a_failing_world_says_how_to_play_it_again(here: Universe) -> None:
     here.empty()
     world = World(4_711, here.store, here.clock)
     world.pass_time(SECOND)
-    error = WorldFailedError(world, 12, ["something is wrong"])
-    assert str(error) == ("seed 4711, step 12; replay: python -m tests.simulation --seed 4711\nsomething is wrong")
+    error = WorldFailedError(world, 12, ["something is wrong"], steps=1_200)
+    how = ".venv/bin/python -m tests.simulation --seed 4711 --steps 1200"
+    assert str(error) == f"seed 4711, step 12; replay: {how}\nsomething is wrong"
