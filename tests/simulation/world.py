@@ -261,7 +261,8 @@ class World:
     def paused(self, candidates: Iterable[int], planning: Planning) -> set[str]:
         """Pauses those of these triggers whose runs keep failing, and returns their names."""
         found = set()
-        for trigger_id in sorted(set(candidates)):
+        # Of a trigger that a restore took back, only workers of before still have runs.
+        for trigger_id in sorted(set(candidates) & self.triggers.keys()):
             model = self.triggers[trigger_id]
             written, times = model.written, model.manners.pause_on_failure
             if times is None or not written.active or written.deleted:
