@@ -7,8 +7,9 @@ import pytest
 from tests.simulation.faults import LISTED, OTHERS, Fault, Garden
 from tests.simulation.play import Universe, WorldFailedError
 
-FEW = 12
-MANY = 150
+# Most of those listed are noticed in the first world, and each within a dozen: what a seed holds may change.
+FEW = 60
+MANY = 300
 
 
 @pytest.mark.parametrize("fault", LISTED, ids=lambda fault: fault.__name__)
