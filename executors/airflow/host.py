@@ -240,6 +240,10 @@ class Host:
         error: ExecutorError
         try:
             code = await child.process.ended()
+        except PermanentError as failure:
+            error = PermanentError(
+                f"{failure}: name the interpreter that has Airflow in the executor's option `python`"
+            )
         except ExecutorError as failure:
             error = failure
         else:

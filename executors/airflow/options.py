@@ -38,11 +38,6 @@ class AirflowOptions:
 
     def check(self) -> Iterable[Problem]:
         """What types cannot say."""
-        if self.python is not None and shutil.which(os.path.expanduser(self.python)) is None:
-            yield "python", "is no program that can be started from here: name the interpreter that has Airflow"
-        for index, folder in enumerate(self.path):
-            if not os.path.isdir(folder):
-                yield f"path[{index}]", "is no folder"
         for name in (*self.env, *self.secrets):
             if not name or "=" in name or "\0" in name:
                 yield f"env.{name}", "is no name of an environment variable"
@@ -51,10 +46,14 @@ class AirflowOptions:
                 yield f"secrets.{name}", "is in `env` as well: keep one of them"
 
     def interpreter(self) -> str:
-        """The program to start. A link is not followed: it is what tells an environment's interpreter."""
+        """The program to start. A link is not followed: it is what tells an environment's interpreter.
+
+        Whether it is there is found out when it is needed: a worker has more to do than what Airflow is needed for.
+        """
         if self.python is None:
             return sys.executable
-        return os.path.abspath(shutil.which(os.path.expanduser(self.python)) or self.python)
+        named = os.path.expanduser(self.python)
+        return os.path.abspath(shutil.which(named) or named)
 
     def environment(self, run: RunContext, home: str) -> tuple[dict[str, str], Hidden]:
         """The child's environment, and what of it no text may show.

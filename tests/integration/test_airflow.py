@@ -5,6 +5,7 @@ tests/e2e/test_airflow.py does the same with Airflow itself.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ import pytest
 
 from executors.airflow.operator import AirflowOperatorExecutor
 from executors.airflow.trigger import AirflowTriggerExecutor
-from executors.errors import ExecutorConfigError
+from executors.errors import ExecutorConfigError, PermanentError
+from executors.protocol import RunContext
 from executors.registry import build, check_config
 from scheduler.domain.retry import RetryPolicy
 from tests.integration.waiting_world import WaitingWorld
@@ -260,21 +262,36 @@ def test_a_cancel_reaches_an_operator_that_waits_and_one_that_works(child: Child
     child.world.until((child.folder / "interrupted").exists, "on_kill was called")
 
 
+def test_an_interpreter_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> None:
+    def create(python: str) -> str:
+        executor = AirflowTriggerExecutor(python=python)
+        config = AirflowTriggerExecutor.Config(classpath="airflow_like.Fires")
+
+        async def once() -> None:
+            try:
+                await executor.create(RunContext("r-1", config=config))
+            finally:
+                await executor.close()
+
+        with pytest.raises(PermanentError) as caught:
+            asyncio.run(once())
+        return str(caught.value)
+
+    said = create(str(tmp_path / "no-python"))
+    assert f"'{tmp_path}/no-python' cannot be started: No such file or directory" in said
+    assert "option `python`" in said
+    assert "the Airflow process of /bin/false ended: exit code 1" in create("/bin/false")
+
+
 def test_faults_of_options_and_configs_are_all_told() -> None:
-    options = {
-        "python": "/no/such/python",
-        "path": ["/no/such/folder"],
-        "env": {"A": "1"},
-        "secrets": {"A": "b"},
-        "hom": "x",
-    }
+    options: dict[str, Any] = {"python": 3, "path": "/a/folder", "hom": "x"}
     with pytest.raises(ExecutorConfigError) as caught:
         build("airflow", "airflow_trigger", options)
-    assert "options.hom" in str(caught.value)
-    del options["hom"]
+    assert {path for path, _ in caught.value.problems} == {"options.python", "options.path", "options.hom"}
+    options = {"env": {"A": "1", "B=": "2"}, "secrets": {"A": "b"}}
     with pytest.raises(ExecutorConfigError) as caught:
         build("airflow", "airflow_operator", options)
-    assert [path for path, _ in caught.value.problems] == ["options.python", "options.path[0]", "options.secrets.A"]
+    assert [path for path, _ in caught.value.problems] == ["options.env.B=", "options.secrets.A"]
 
     config = {
         "classpath": "Sensor",

@@ -25,6 +25,8 @@ from executors import (
     ShellExecutor,
 )
 from executors.airbyte import _PHASES as AIRBYTE_PHASES
+from executors.airflow.operator import AirflowOperatorExecutor
+from executors.airflow.trigger import AirflowTriggerExecutor
 from executors.flyte.run import FlyteRunExecutor
 from executors.flyte.sdk import FlyteSdkExecutor
 from executors.flyte.service import FlyteServiceExecutor
@@ -195,6 +197,8 @@ def fields_of(schema: type, prefix: str = "") -> Iterator[tuple[str, object]]:
         ("docs/flyte-connectors.md", "flyte_service", FlyteServiceExecutor),
         ("docs/flyte-connectors.md", "flyte_sdk", FlyteSdkExecutor),
         ("docs/flyte-connectors.md", "flyte_run", FlyteRunExecutor),
+        ("docs/airflow.md", "airflow_trigger", AirflowTriggerExecutor),
+        ("docs/airflow.md", "airflow_operator", AirflowOperatorExecutor),
     ],
 )
 @pytest.mark.parametrize(("column", "schema"), [("config", "Config"), ("option", "Options")])
