@@ -164,8 +164,8 @@ class Host:
     async def ask(self, run: RunContext, question: Mapping[str, Any]) -> dict[str, Any]:
         """The child's answer.
 
-        Raises `PermanentError` if no child can be started, `RetryableError` if it died meanwhile: what became of the
-        question is then not known.
+        Raises `RetryableError` if none can be started, or if it died meanwhile: what became of the question is then
+        not known.
         """
         _, answer = self._begin(question, await self._up(run))
         # Whoever asked may be cancelled; the answer comes all the same.
@@ -241,7 +241,8 @@ class Host:
         try:
             code = await child.process.ended()
         except PermanentError as failure:
-            error = PermanentError(
+            # Environments are made anew now and then: it may be there in a minute.
+            error = RetryableError(
                 f"{failure}: name the interpreter that has Airflow in the executor's option `python`"
             )
         except ExecutorError as failure:
@@ -250,10 +251,8 @@ class Host:
             child.capture.finish()
             said = self.hidden.hide(child.said.text()).strip()[-_TAIL:]
             told = f"the Airflow process of {self._options.interpreter()} ended: {describe_exit(code)}"
-            error = RetryableError(f"{told}: {said}" if said else told, outcome_known=False)
-            if not child.ready and code >= 0:
-                # Not killed: it cannot even begin, and would not the next time.
-                error = PermanentError(str(error))
+            # One that has not even begun has done nothing of what it was asked.
+            error = RetryableError(f"{told}: {said}" if said else told, outcome_known=not child.ready)
         child.capture.finish()
         child.channel.close()
         self._died(child, error)
@@ -312,12 +311,19 @@ class Host:
         elif "ready" in frame and self._child is not None:
             self._child.ready = True
 
+    def open(self) -> None:
+        """A worker begins, perhaps another one than before."""
+        self._closed = False
+        self._hosted.clear()
+        self._down_until, self._deaths = 0.0, 0
+
     async def close(self) -> None:
         """End the child; its triggers clean up, for a few seconds at most."""
         self._closed = True
         for timer in (self._restart, self._sweep):
             if timer is not None:
                 timer.cancel()
+        self._restart = self._sweep = None
         child = self._child
         if child is not None:
             child.channel.finish()

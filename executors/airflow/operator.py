@@ -66,6 +66,10 @@ class AirflowOperatorExecutor(Executor):
         super().__init__(options, **keywords)
         self._host = Host("airflow_operator", self.options, self._news)
 
+    async def start(self) -> None:
+        """Nothing is started before it is needed."""
+        self._host.open()
+
     async def close(self) -> None:
         """Ends the child."""
         await self._host.close()
@@ -110,7 +114,7 @@ class AirflowOperatorExecutor(Executor):
         }
 
     def _outcome(self, run: RunContext, state: Mapping[str, Any], answer: Mapping[str, Any]) -> Outcome:
-        kept = {"began": state["began"], "count": state["count"] + 1, "xcom": answer["xcom"]}
+        kept = {"began": state["began"], "count": state["count"] + 1, "xcom": answer.get("xcom", state["xcom"])}
         if "again" in answer:
             return Deferred(Until(datetime.fromtimestamp(answer["again"], UTC)), kept)
         if "deferred" in answer:
@@ -123,6 +127,8 @@ class AirflowOperatorExecutor(Executor):
             return Deferred(self._poll_of(run, _AT_ONCE), {**kept, **told, "ends_at": ends})
         if "returned" in answer:
             return _succeeded(answer["returned"], answer["xcom"])
+        if "fault" in answer:
+            raise fault_error(self._host.hidden, answer["fault"])
         raised = answer["raised"]
         message = self._host.hidden.hide(raised["message"])
         if raised["kind"] == "skipped":

@@ -69,6 +69,10 @@ class AirflowTriggerExecutor(ExternalJob):
         super().__init__(options, **keywords)
         self._host = Host("airflow_trigger", self.options, self._news)
 
+    async def start(self) -> None:
+        """Nothing is started before it is needed."""
+        self._host.open()
+
     async def close(self) -> None:
         """Ends the child."""
         await self._host.close()

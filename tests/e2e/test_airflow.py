@@ -23,6 +23,7 @@ from tests.e2e.worlds import WorkerProcess, World, task
 from tests.environments import environment
 from tests.fakes.airbyte import FakeAirbyte
 from tests.integration.waiting_world import WaitingWorld
+from tests.pages import blocks_in
 
 pytestmark = pytest.mark.heavy
 
@@ -30,13 +31,6 @@ AIRFLOW = ("apache-airflow==3.3.2", "apache-airflow-providers-airbyte==6.2.0")
 SYNC = "airflow.providers.airbyte.triggers.airbyte.AirbyteSyncTrigger"
 OPERATOR = "airflow.providers.airbyte.operators.airbyte.AirbyteTriggerSyncOperator"
 SENSORS = "airflow.providers.standard.sensors"
-CREATES = """
-from airflow.providers.airbyte.hooks.airbyte import AirbyteHook
-
-def start_sync(connection_id):
-    job = AirbyteHook("airbyte_default").submit_sync_connection(connection_id=connection_id)
-    return {"job_id": job.job_id}
-"""
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +61,8 @@ def watch(job_id: Any, **kwargs: Any) -> dict[str, Any]:
 def test_the_real_trigger_tells_every_end(
     airflow_python: Path, airbyte: FakeAirbyte, sqlite_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "my_jobs.py").write_text(CREATES)
+    (of_the_page,) = blocks_in("docs/airflow.md", "python")
+    (tmp_path / str(of_the_page.file)).write_text(of_the_page.text)
     executor = AirflowTriggerExecutor(
         python=str(airflow_python),
         path=[str(tmp_path)],

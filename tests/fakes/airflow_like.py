@@ -104,6 +104,15 @@ class Raises(Trigger):
         yield
 
 
+class Floods(Trigger):
+    """Prints more than anybody reads."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        for number in range(100_000):
+            print("line", number)
+        yield TriggerEvent(None)
+
+
 class Leaves(Trigger):
     """SystemExit out of run()."""
 

@@ -18,7 +18,7 @@ import pytest
 
 from executors.airflow.operator import AirflowOperatorExecutor
 from executors.airflow.trigger import AirflowTriggerExecutor
-from executors.errors import ExecutorConfigError, PermanentError
+from executors.errors import ExecutorConfigError, RetryableError
 from executors.protocol import RunContext
 from executors.registry import build, check_config
 from scheduler.domain.retry import RetryPolicy
@@ -35,7 +35,10 @@ class Child:
         self.folder = folder
         self.fired = 0
         options = {"path": [str(ROOT / "tests" / "fakes")], "env": {"AIRFLOW_CONN_X": CONNECTION}}
-        executors = {"airflow": AirflowTriggerExecutor(options), "operators": AirflowOperatorExecutor(options)}
+        executors: dict[str, Any] = {
+            "airflow": AirflowTriggerExecutor(options),
+            "operators": AirflowOperatorExecutor(options),
+        }
         self.executors = executors
         self.world = WaitingWorld(url, executors)
 
@@ -273,14 +276,37 @@ def test_an_interpreter_that_is_not_there_or_is_none_is_named(tmp_path: Path) ->
             finally:
                 await executor.close()
 
-        with pytest.raises(PermanentError) as caught:
+        with pytest.raises(RetryableError) as caught:
             asyncio.run(once())
+        assert caught.value.outcome_known
         return str(caught.value)
 
     said = create(str(tmp_path / "no-python"))
     assert f"'{tmp_path}/no-python' cannot be started: No such file or directory" in said
     assert "option `python`" in said
     assert "the Airflow process of /bin/false ended: exit code 1" in create("/bin/false")
+
+
+def test_floods_and_giants_are_kept_from_the_worker(child: Child) -> None:
+    runs = [child.trigger("Floods"), child.trigger("Fires", payload="x" * 5_000_000)]
+    flooded, giant = child.ended(runs[0]), child.ended(runs[1], "FAILED")
+    printed = child.printed(flooded)
+    assert "line 0\n" in printed
+    assert "line 99999\n" in printed
+    assert "left out" in printed
+    assert "larger than 4 MiB" in giant["error"]
+
+
+def test_an_operator_whose_process_dies_has_failed(sqlite_url: str, tmp_path: Path) -> None:
+    child = Child(sqlite_url, tmp_path)
+    with child.world:
+        run = child.operator("works", how="block", file=str(tmp_path / "never"))
+        child.world.until_phase(run, "RUNNING")
+        host = child.executors["operators"]._host
+        child.world.until(lambda: host.pid is not None and host._child.ready, "it is there")
+        os.kill(host.pid, signal.SIGKILL)
+        assert "killed by SIGKILL" in child.ended(run, "FAILED")["error"]
+        assert child.ended(child.operator("next", result=1))["outputs"]["result"] == 1
 
 
 def test_faults_of_options_and_configs_are_all_told() -> None:

@@ -37,6 +37,10 @@ from typing import TYPE_CHECKING, Any, Callable  # noqa: UP035  # of 3.9
 
 KILL_WITHIN = 30.0
 LEAVES_WITHIN = 3.0
+LARGEST = 4 * 1024 * 1024
+MOST_PRINTED = 64 * 1024
+MOST_PARTS = 2_000
+TOLD_EVERY = 0.1
 
 
 def _sibling(name: str) -> Any:
@@ -65,11 +69,43 @@ class Talk:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._lock = threading.Lock()
+        self._printed: dict[str, list[str]] = {}
+        threading.Thread(target=self._tell, name="printed", daemon=True).start()
 
     def send(self, frame: dict[str, Any]) -> None:
-        """Write one frame; a worker that has gone is noticed by whoever reads."""
+        """Write one frame, behind what was printed before; a worker that has gone is noticed by whoever reads."""
         content = json.dumps(frame).encode()
+        if len(content) > LARGEST:
+            # The worker's event loop would be held up by reading it.
+            said = f"what it has come to is larger than {LARGEST >> 20} MiB: keep it elsewhere, and tell where"
+            about = {key: frame[key] for key in ("answer", "ended", "turn") if key in frame}
+            content = json.dumps({**about, "fault": {"kind": "wrong", "message": said}}).encode()
         with self._lock, contextlib.suppress(OSError):
+            self._flush()
+            self._channel.sendall(len(content).to_bytes(4, "big") + content)
+
+    def printed(self, name: str, text: str) -> None:
+        """Keep what a run has printed until it is told, a few times a second: of a flood, the middle is left out."""
+        with self._lock:
+            parts = self._printed.setdefault(name, [])
+            parts.append(text[-MOST_PRINTED:])
+            if len(parts) > MOST_PARTS:
+                half = MOST_PARTS // 2
+                parts[half:-half] = ["\n… left out …\n"]
+
+    def _tell(self) -> None:
+        while True:
+            time.sleep(TOLD_EVERY)
+            with self._lock, contextlib.suppress(OSError):
+                self._flush()
+
+    def _flush(self) -> None:
+        printed, self._printed = self._printed, {}
+        for name, parts in printed.items():
+            text = "".join(parts)
+            if len(text) > MOST_PRINTED:
+                text = text[: MOST_PRINTED // 2] + "\n… left out …\n" + text[-MOST_PRINTED // 2 :]
+            content = json.dumps({"printed": name, "text": text}).encode()
             self._channel.sendall(len(content).to_bytes(4, "big") + content)
 
     def receive(self) -> dict[str, Any] | None:
@@ -104,7 +140,7 @@ class Routed:
         if name is None:
             return int(self._stream.write(text))
         if text:
-            self._talk.send({"printed": name, "text": text})
+            self._talk.printed(name, text)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
