@@ -83,7 +83,7 @@ class HeldWait:
         self.interval = _shared(interval)
         self.budget = _shared(budget)
         self.ends_at = ends_at
-        self.created_at = created_at
+        self.created_at = _shared(created_at)
         self.state = state
         self.job_id = job_id
         self.watched = watched
@@ -193,8 +193,14 @@ class HeldWait:
 
 @lru_cache(maxsize=1024)
 def _shared(number: Micros) -> Micros:
-    """One object for all that have the same interval or budget."""
+    """One object for all that have the same interval, budget or instant: runs that fired together have many in common."""
     return number
+
+
+@lru_cache(maxsize=1024)
+def _shared_text(text: str) -> str:
+    """The same for inputs, most of which are alike; unlike interned ones, texts that are all different are not kept."""
+    return text
 
 
 def job_id_of(job: Job) -> str | None:
@@ -216,9 +222,12 @@ def compact(execution: Execution) -> Execution:
             kind=intern(run.kind),
             version=intern(run.version),
             spec_digest=intern(run.spec_digest),
-            inputs=intern(run.inputs),
+            inputs=_shared_text(run.inputs),
             executor=intern(run.executor),
             owner=intern(run.owner),
+            scheduled_at=run.scheduled_at if run.scheduled_at is None else _shared(run.scheduled_at),
+            created_at=_shared(run.created_at),
+            started_at=_shared(run.started_at),
             state=None,
             not_before=0,
         ),
@@ -226,5 +235,5 @@ def compact(execution: Execution) -> Execution:
         intern(execution.project),
         intern(execution.domain),
         intern(execution.task),
-        execution.trigger if execution.trigger is None else intern(execution.trigger),
+        execution.trigger,
     )

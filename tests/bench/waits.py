@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -54,7 +55,7 @@ async def watch(url: str, host: str, wanted: argparse.Namespace) -> dict[str, An
     """Takes all jobs over, looks at them for a while, and sees them end."""
     async with working(url, host) as (worker, until):
         empty = memory()
-        waiting, late = worker.deferring.waiting, []
+        waiting, late = worker.deferring.waiting, array("d")
         await until(lambda: waiting.count >= wanted.waits)
         # The first looks are spread over the interval; from then on it goes round.
         await asyncio.sleep(2 * wanted.interval)
@@ -65,7 +66,7 @@ async def watch(url: str, host: str, wanted: argparse.Namespace) -> dict[str, An
         looks = waiting.lookouts.looks - looks
         waiting.lookouts.on_look = None
         held = memory()
-        late.sort()
+        behind_by = sorted(late)
         print("end", file=sys.stderr, flush=True)
         begun = time.monotonic()
         await until(lambda: waiting.count == 0 and not worker.finishing.pending)
@@ -73,9 +74,9 @@ async def watch(url: str, host: str, wanted: argparse.Namespace) -> dict[str, An
             "looks_per_second": round(looks / seconds),
             "core_share": round(cpu / seconds, 3),
             "look_cpu_ms": round(cpu / looks * 1000, 3),
-            "late_p50_ms": round(late[len(late) // 2] * 1000, 2),
-            "late_p99_ms": round(late[len(late) * 99 // 100] * 1000, 2),
-            "late_max_ms": round(late[-1] * 1000, 2),
+            "late_p50_ms": round(behind_by[len(late) // 2] * 1000, 2),
+            "late_p99_ms": round(behind_by[len(late) * 99 // 100] * 1000, 2),
+            "late_max_ms": round(behind_by[-1] * 1000, 2),
             "memory_mb": held,
             "memory_empty_mb": empty,
             "ended_within_seconds": round(time.monotonic() - begun, 1),
