@@ -104,7 +104,7 @@ class AirflowOperatorExecutor(Executor):
             "resume": resume,
             "xcom": state["xcom"],
             "context": {
-                "logical_date": rfc3339(run.scheduled_at or run.now()),
+                "logical_date": (run.scheduled_at or run.now()).astimezone(UTC).isoformat(),
                 "began": state["began"],
                 "run_id": run.run_name,
                 "dag_id": _task_id(f"{run.project}.{run.domain}"),

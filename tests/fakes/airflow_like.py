@@ -183,7 +183,7 @@ class Modules(Trigger):
         env = {
             name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW", "SCHEDULER", "PYTHONPATH"))
         }
-        yield TriggerEvent({"roots": roots, "env": env, "argv": sys.orig_argv, "pid": os.getpid()})
+        yield TriggerEvent({"roots": roots, "env": env, "argv": sys.argv, "pid": os.getpid()})
 
 
 class Tells(Trigger):
@@ -230,7 +230,7 @@ class Operator:
         elif self.how == "raise":
             raise RuntimeError("this time")
         elif self.how == "reschedule" and time.time() - context["ti"].start_date.timestamp() < 0.5:
-            raise AirflowRescheduleException(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.2))
+            raise AirflowRescheduleException(context["ti"].start_date + datetime.timedelta(seconds=0.6))
         elif self.how == "watch":
             raise TaskDeferred(WhenThere(self.file), "go_on", {"seen": []})
         elif self.how == "timeout":

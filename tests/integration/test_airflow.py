@@ -223,8 +223,11 @@ def test_another_worker_makes_the_same_trigger_again(sqlite_url: str, tmp_path: 
     assert first.notes() == ["began", "cleaned"]  # And not killed: its wait goes on.
     with second.world:
         second.world.until(lambda: second.notes()[2:] == ["began"], "it runs again")
-        (tmp_path / "there").touch()
-        second.ended(run)
+    second.world.client.cancel_run(run)
+    with Child(sqlite_url, tmp_path).world as third:
+        third.until_phase(run, "ABORTED")
+    # It never ran there: made again only to be told.
+    assert second.notes()[4:] == ["killed", "cleaned"]
 
 
 def test_an_operator_defers_again_and_again(child: Child) -> None:

@@ -4,19 +4,7 @@ Run as `PYTHON main.py` by any interpreter from 3.9 that has what the classes im
 package. Its standard input is one end of a Unix stream socket to the worker; at its end the triggers are cancelled and
 the process leaves. What the hosted code prints goes to the worker run by run, all else to stderr.
 
-Frames, both ways: 4 bytes of length, then JSON.
-
-    worker → child    {"path": […]}                                           first: folders to import from
-                      {"ask": n, "make": {classpath, kwargs, at}}          a trigger made and serialized
-                      {"host": name, "turn": n, "trigger": {classpath, kwargs}}
-                      {"ask": n, "drop": name, "trigger": {…}, "kill": bool}
-                      {"ask": n, "operate": {…}}    {"interrupt": n}          see operators.py
-    child → worker    {"ready": {python, pid}}
-                      {"answer": n, …}    {"answer": n, "fault": {kind, message}}
-                      {"ended": name, "turn": n, "event": {kind, payload, plain}} or {…, "fault": {…}}
-                      {"printed": name, "text": "…"}
-
-How values travel, classes.py says.
+The frames are told in talking.py; how values travel, classes.py says.
 """
 
 from __future__ import annotations
@@ -26,7 +14,6 @@ import contextlib
 import contextvars
 import importlib.util
 import inspect
-import json
 import os
 import queue
 import socket
@@ -37,10 +24,6 @@ from typing import TYPE_CHECKING, Any, Callable  # noqa: UP035  # of 3.9
 
 KILL_WITHIN = 30.0
 LEAVES_WITHIN = 3.0
-LARGEST = 4 * 1024 * 1024
-MOST_PRINTED = 64 * 1024
-MOST_PARTS = 2_000
-TOLD_EVERY = 0.1
 
 
 def _sibling(name: str) -> Any:
@@ -56,104 +39,9 @@ def _sibling(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from executors.airflow.child import classes
+    from executors.airflow.child import classes, talking
 else:
-    classes = _sibling("classes")
-
-_owner: contextvars.ContextVar[Any] = contextvars.ContextVar("owner", default=None)
-
-
-class Talk:
-    """The child's end of the socket. Any thread may write."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._lock = threading.Lock()
-        self._printed: dict[str, list[str]] = {}
-        threading.Thread(target=self._tell, name="printed", daemon=True).start()
-
-    def send(self, frame: dict[str, Any]) -> None:
-        """Write one frame, behind what was printed before; a worker that has gone is noticed by whoever reads."""
-        content = json.dumps(frame).encode()
-        if len(content) > LARGEST:
-            # The worker's event loop would be held up by reading it.
-            said = f"what it has come to is larger than {LARGEST >> 20} MiB: keep it elsewhere, and tell where"
-            about = {key: frame[key] for key in ("answer", "ended", "turn") if key in frame}
-            content = json.dumps({**about, "fault": {"kind": "wrong", "message": said}}).encode()
-        with self._lock, contextlib.suppress(OSError):
-            self._flush()
-            self._channel.sendall(len(content).to_bytes(4, "big") + content)
-
-    def printed(self, name: str, text: str) -> None:
-        """Keep what a run has printed until it is told, a few times a second: of a flood, the middle is left out."""
-        with self._lock:
-            parts = self._printed.setdefault(name, [])
-            parts.append(text[-MOST_PRINTED:])
-            if len(parts) > MOST_PARTS:
-                half = MOST_PARTS // 2
-                parts[half:-half] = ["\n… left out …\n"]
-
-    def _tell(self) -> None:
-        while True:
-            time.sleep(TOLD_EVERY)
-            with self._lock, contextlib.suppress(OSError):
-                self._flush()
-
-    def _flush(self) -> None:
-        printed, self._printed = self._printed, {}
-        for name, parts in printed.items():
-            text = "".join(parts)
-            if len(text) > MOST_PRINTED:
-                text = text[: MOST_PRINTED // 2] + "\n… left out …\n" + text[-MOST_PRINTED // 2 :]
-            content = json.dumps({"printed": name, "text": text}).encode()
-            self._channel.sendall(len(content).to_bytes(4, "big") + content)
-
-    def receive(self) -> dict[str, Any] | None:
-        """The next frame; None at the end."""
-        head = self._read(4)
-        content = None if head is None else self._read(int.from_bytes(head, "big"))
-        return None if content is None else json.loads(content)
-
-    def _read(self, size: int) -> bytes | None:
-        parts = bytearray()
-        while len(parts) < size:
-            try:
-                part = self._channel.recv(min(size - len(parts), 1 << 20))
-            except OSError:
-                return None
-            if not part:
-                return None
-            parts += part
-        return bytes(parts)
-
-
-class Routed:
-    """A text stream that sends what hosted code prints to the run it belongs to."""
-
-    def __init__(self, stream: Any, talk: Talk) -> None:
-        self._stream = stream
-        self._talk = talk
-
-    def write(self, text: str) -> int:
-        """Print."""
-        name = _owner.get()
-        if name is None:
-            return int(self._stream.write(text))
-        if text:
-            self._talk.printed(name, text)
-        return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        """Print several."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-        self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    classes, talking = _sibling("classes"), _sibling("talking")
 
 
 # --- triggers --------------------------------------------------------------------------------------------------------
@@ -162,7 +50,7 @@ class Routed:
 class Triggers:
     """The triggers hosted here, all on one event loop."""
 
-    def __init__(self, talk: Talk, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, talk: talking.Talk, loop: asyncio.AbstractEventLoop) -> None:
         self._talk = talk
         self._loop = loop
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -194,7 +82,7 @@ class Triggers:
         else:
             # Somebody's code, which may ask a service for long.
             context = contextvars.copy_context()
-            context.run(_owner.set, wanted["name"])
+            context.run(talking.owner.set, wanted["name"])
             threading.Thread(target=context.run, args=(body,), name=wanted["name"], daemon=True).start()
 
     def host(self, name: str, turn: int, stored: dict[str, Any]) -> None:
@@ -237,7 +125,7 @@ class Triggers:
         if before is not None:
             before.cancel()
         context = contextvars.copy_context()
-        context.run(_owner.set, name)
+        context.run(talking.owner.set, name)
         self._keep(name, context.run(self._loop.create_task, self._run(name, turn, stored, failure)))
 
     def _keep(self, name: str, task: asyncio.Task[None]) -> None:
@@ -298,7 +186,7 @@ class Triggers:
         elif kill:
             # Its worker has gone before it could be asked to end: only that is left to be done.
             context = contextvars.copy_context()
-            context.run(_owner.set, name)
+            context.run(talking.owner.set, name)
             killing = context.run(self._loop.create_task, self._kill_anew(stored))
             await asyncio.wait([killing])
         self._talk.send({"answer": number})
@@ -341,17 +229,17 @@ def main() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     # Where this file lies is no place to import from.
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != here]
-    talk = Talk(socket.socket(fileno=os.dup(0)))
+    talk = talking.Talk(socket.socket(fileno=os.dup(0)))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     for name in ("stdout", "stderr"):
         stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-        setattr(sys, name, Routed(stream, talk))
+        setattr(sys, name, talking.Routed(stream, talk))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     triggers = Triggers(talk, loop)
-    threading.Thread(target=_serve, args=(talk, loop, triggers), name="worker", daemon=True).start()
+    threading.Thread(target=_serve_or_leave, args=(talk, loop, triggers), name="worker", daemon=True).start()
     loop.run_forever()
     with contextlib.suppress(BaseException):
         loop.run_until_complete(triggers.cancel_all())
@@ -359,7 +247,16 @@ def main() -> None:
     os._exit(0)
 
 
-def _serve(talk: Talk, loop: asyncio.AbstractEventLoop, triggers: Triggers) -> None:
+def _serve_or_leave(talk: talking.Talk, loop: asyncio.AbstractEventLoop, triggers: Triggers) -> None:
+    try:
+        _serve(talk, loop, triggers)
+    except BaseException as error:
+        # Nobody would hear the worker any more: it is told by the end of this process.
+        sys.stderr.write(classes.trace(error))
+        os._exit(1)
+
+
+def _serve(talk: talking.Talk, loop: asyncio.AbstractEventLoop, triggers: Triggers) -> None:
     operators: Any = None
     talk.send({"ready": {"python": sys.version.split()[0], "pid": os.getpid()}})
     while True:
@@ -376,7 +273,7 @@ def _serve(talk: Talk, loop: asyncio.AbstractEventLoop, triggers: Triggers) -> N
             triggers.drop(frame["ask"], frame["drop"], frame["trigger"], frame["kill"])
         else:
             if operators is None:
-                operators = _sibling("operators").Operators(talk, classes, _owner)
+                operators = _sibling("operators").Operators(talk, classes, talking.owner)
             operators.obey(frame)
     loop.call_soon_threadsafe(loop.stop)
     # A trigger that blocks the loop would keep the process for ever.

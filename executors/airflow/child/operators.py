@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from executors.airflow.child.main import Talk
+    from executors.airflow.child.talking import Talk
 
 # The method that Airflow resumes with when a trigger fails or its time is over.
 FAIL = "__fail__"
@@ -147,7 +147,7 @@ class Operators:
 def make_context(operator: Any, wanted: dict[str, Any], xcom: dict[str, Any], plain: Any) -> dict[str, Any]:
     """The part of Airflow's template context that needs no Airflow around it."""
     told = wanted["context"]
-    moment = datetime.fromisoformat(told["logical_date"].replace("Z", "+00:00"))
+    moment = datetime.fromisoformat(told["logical_date"])
     began = datetime.fromtimestamp(told["began"], timezone.utc)  # noqa: UP017
     moment, began = _of_pendulum(moment), _of_pendulum(began)
     ti = SimpleNamespace(
