@@ -34,7 +34,7 @@ class Child:
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
         self.fired = 0
-        options = {"path": [str(ROOT / "tests" / "fakes")], "env": {"AIRFLOW_CONN_X": CONNECTION}}
+        options = {"path": [str(ROOT / "tests" / "fakes"), str(folder)], "env": {"AIRFLOW_CONN_X": CONNECTION}}
         executors: dict[str, Any] = {
             "airflow": AirflowTriggerExecutor(options),
             "operators": AirflowOperatorExecutor(options),
@@ -310,6 +310,19 @@ def test_an_operator_whose_process_dies_has_failed(sqlite_url: str, tmp_path: Pa
         os.kill(host.pid, signal.SIGKILL)
         assert "killed by SIGKILL" in child.ended(run, "FAILED")["error"]
         assert child.ended(child.operator("next", result=1))["outputs"]["result"] == 1
+
+
+def test_modules_that_import_each_other_are_imported_one_after_the_other(sqlite_url: str, tmp_path: Path) -> None:
+    for one, other in (("left", "right"), ("right", "left")):
+        # As Airflow's modules of old names find those of new ones.
+        text = f"import importlib, time\ntime.sleep(0.3)\nimportlib.import_module('{other}')\nfrom airflow_like import Operator\n"
+        (tmp_path / f"{one}.py").write_text(text)
+    child = Child(sqlite_url, tmp_path)
+    with child.world:
+        configs = [{"classpath": f"{side}.Operator", "kwargs": {"result": 1}} for side in ("left", "right")]
+        runs = [child.world.fire(f"side{number}", "operators", config) for number, config in enumerate(configs)]
+        for run in runs:
+            child.ended(run)
 
 
 def test_faults_of_options_and_configs_are_all_told() -> None:

@@ -15,6 +15,7 @@ import json
 import math
 import re
 import sys
+import threading
 import traceback
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -23,6 +24,10 @@ LONGEST_ERROR = 16_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SERDES = ("airflow.sdk.serde", "airflow.serialization.serde")
+
+
+# Airflow's modules import each other in circles: two threads that begin at once, at different ends, cannot both finish.
+importing = threading.RLock()
 
 
 class Fault(Exception):
@@ -91,7 +96,7 @@ def _is_plain(value: Any) -> bool:
 def _serde() -> Any:
     for name in _SERDES:
         with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
+            return imported(name)
     return None
 
 
@@ -116,13 +121,22 @@ def is_called(error: object, *names: str) -> bool:
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
+def imported(name: str) -> Any:
+    """The module of that name; one that is there is not waited for."""
+    found = sys.modules.get(name)
+    if found is not None and not getattr(found.__spec__, "_initializing", False):
+        return found
+    with importing:
+        return importlib.import_module(name)
+
+
 def load(classpath: str) -> type:
     """The class of that path; `Fault` says what is missing, where, and what to do."""
     module_name, _, name = classpath.rpartition(".")
     if not module_name:
         raise Fault(f"{classpath!r} is no path to a class: write package.module.Class")
     try:
-        module = importlib.import_module(module_name)
+        module = imported(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         of_path = module_name == missing or module_name.startswith(missing + ".")
@@ -149,7 +163,7 @@ def function_of(path: str) -> Any:
     """The function that `package.module:function` names."""
     module_name, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), name, None)
+        found = getattr(imported(module_name), name, None)
     except ModuleNotFoundError as error:
         raise Fault(f"create: {path}: there is no module {error.name!r} in {sys.executable}") from None
     except Exception as error:

@@ -60,7 +60,9 @@ class Operators:
     def _operate(self, number: int, wanted: dict[str, Any]) -> None:
         xcom = dict(wanted["xcom"])
         try:
-            operator = self._made(wanted)
+            # Classes import more as they are made.
+            with self._tools.importing:
+                operator = self._made(wanted)
             self._at_work[number] = (wanted["name"], operator)
             if number in self._interrupted:
                 raise self._tools.Fault("cancelled before it began")
@@ -203,8 +205,13 @@ def _takes(found: type, name: str) -> bool:
 def _pass(operator: Any) -> dict[str, Any]:
     """What tells Airflow's operators that they are called by somebody who runs tasks, and not by one another."""
     for base in type(operator).__mro__:
-        guard = getattr(sys.modules.get(base.__module__), "ExecutorSafeguard", None)
-        sentinel = getattr(guard, "sentinel_value", None)
-        if sentinel is not None and base.__name__ == "BaseOperator":
+        if base.__name__ != "BaseOperator":
+            continue
+        module = sys.modules.get(base.__module__)
+        # The name of Airflow 3, and that of Airflow 2.
+        sentinel = getattr(
+            getattr(module, "ExecutorSafeguard", None), "sentinel_value", getattr(module, "_sentinel", None)
+        )
+        if sentinel is not None:
             return {f"{type(operator).__name__}__sentinel": sentinel}
     return {}
