@@ -110,7 +110,7 @@ def describe(error: BaseException) -> str:
 
 def trace(error: BaseException) -> str:
     """An error with where it came from, not longer than can be kept."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))[-LONGEST_ERROR:]
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()[-LONGEST_ERROR:]
 
 
 def is_called(error: object, *names: str) -> bool:
