@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import math
+import os
 import re
 import sys
 import threading
@@ -25,13 +26,16 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SERDES = ("airflow.sdk.serde", "airflow.serialization.serde")
 
-
 # Airflow's modules import each other in circles: two threads that begin at once, at different ends, cannot both finish.
 importing = threading.RLock()
 
 
 class Fault(Exception):
     """Something that is wrong for good: no such class, wrong arguments, nothing that can be stored."""
+
+
+class CreateFailed(Exception):
+    """The function that makes a job has failed, and may have made one; its message says all."""
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -185,10 +189,15 @@ def created(function: Any, wanted: dict[str, Any]) -> dict[str, Any]:
         inspect.signature(function).bind(**given)
     except TypeError as error:
         raise Fault(f"create: {wanted['create']} cannot be called with the run's inputs: {error}") from None
-    found = function(**given)
+    try:
+        found = function(**given)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno} in {last.name}"
+        raise CreateFailed(f"create: {wanted['create']} raised {describe(error)} ({where})") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         # Too late to be a plain fault: there is a job.
-        raise TypeError(f"create: {wanted['create']} returned no mapping of the trigger's arguments: {found!r}")
+        raise CreateFailed(f"create: {wanted['create']} returned no mapping of the trigger's arguments: {found!r}")
     return found
 
 
@@ -272,4 +281,6 @@ def fault_of(error: BaseException) -> dict[str, Any]:
     """What went wrong, for the worker."""
     if isinstance(error, Fault):
         return {"kind": "wrong", "message": str(error)}
+    if isinstance(error, CreateFailed):
+        return {"kind": "raised", "message": str(error)}
     return {"kind": "raised", "message": describe(error), "trace": trace(error)}
