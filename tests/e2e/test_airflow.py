@@ -249,6 +249,28 @@ def test_waits_outlive_a_killed_child_and_a_killed_worker(
     assert not [log.name for log in world.folder.glob("*.log") if secret in log.read_text(errors="replace")]
 
 
+@pytest.mark.postgres
+def test_events_that_come_to_two_workers_end_runs_once(
+    airflow_python: Path, airbyte: FakeAirbyte, new_world: NewWorld, postgres_url: str
+) -> None:
+    jobs = [airbyte.add(f"c{number}").job_id for number in range(4)]
+    world = world_of(new_world, postgres_url, airflow_python, airbyte, jobs)
+    with start(world, airbyte) as frozen:
+        frozen.until(lambda: asked(airbyte, jobs), "all are watched", 60)
+        frozen.freeze()
+        with start(world, airbyte) as other:
+            other.until_said("waits taken over", 15)
+            other.until(lambda: len(child_of(world)) == 2, "both host them", 30)
+            # The child of the frozen one goes on, and keeps its events for a worker that does not listen.
+            airbyte.end("succeeded")
+            world.until_closed("watching", 60)
+            frozen.thaw()
+            frozen.until_said("declared dead")
+            assert frozen.stop() == 0
+            assert other.stop() == 0
+    assert_each_ended_once(world, jobs)
+
+
 def test_fifty_triggers_that_block_do_not_stall_the_worker(
     airflow_python: Path, airbyte: FakeAirbyte, new_world: NewWorld, sqlite_url: str
 ) -> None:
