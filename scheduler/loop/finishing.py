@@ -41,6 +41,11 @@ class Finishing:
         """Whether some end is not recorded yet; what is being written may wait for a lock, or for the database."""
         return bool(self._ended or self._writing)
 
+    @property
+    def behind(self) -> int:
+        """How many ends wait for their turn to be recorded."""
+        return len(self._ended)
+
     def report(self, ended: Ended) -> None:
         """An attempt has ended."""
         self._ended.append(ended)

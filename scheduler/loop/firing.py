@@ -32,6 +32,8 @@ log = structlog.get_logger("scheduler.firing")
 
 # How long the claim may trust its floor: rollbacks and deploys put rows below it.
 _FLOOR_SECONDS = 3.0
+# On-time triggers are fired as places become free only while they are later by no more than this part of the grace.
+_PACED_SHARE = 4
 # Late triggers decided in one transaction before it is known how many runs each of them brings.
 _FIRST_LATE = 10
 
@@ -86,12 +88,24 @@ class Firing:
         self._calm_until = 0.0
         while late:
             await self._plan_changed()
-            while (await self._fire(on_time=True, limit=self._batch)).claimed >= self._batch:
-                pass
+            await self._fire_on_time()
             delay = await self._transactions.run(_until_next_due)
             late = delay == 0 and await self._fire_late()
         self._beats.alarm("due", delay, self.bell.ring)
         self._calm_until = math.inf if delay is None else asyncio.get_running_loop().time() + delay / SECOND
+
+    async def _fire_on_time(self) -> None:
+        """Decides all that is due within the grace, at the pace of runs that are over in no time."""
+        behind: Micros = 0
+        more = True
+        while more:
+            if behind < self._planning.misfire_grace // _PACED_SHARE:
+                await self._dispatching.room_soon(self._batch)
+            # What is fired beyond the places would be queued, and what follows it too.
+            limit = min(self._batch, self._dispatching.places_on_time() or self._batch)
+            fired = await self._fire(on_time=True, limit=limit)
+            more = fired.claimed >= limit
+            behind = max(fired.lateness, default=0)
 
     @property
     def calm(self) -> float:

@@ -89,6 +89,8 @@ class Performer:
     async def _outcome(self, execution: Execution, context: RunContext) -> Ended:
         executor = self.executors[execution.run.executor]
         limit = self._seconds_left(execution)
+        if limit is None:
+            return _ended(execution, as_outcome(await executor.execute(context)), context)
         try:
             async with asyncio.timeout(limit) as timer:
                 outcome = as_outcome(await executor.execute(context))
@@ -156,9 +158,12 @@ class Performer:
         digest = execution.run.spec_digest
         config = self._configs.get(digest)
         if config is None:
-            config = self._prepare(executor, execution)
             # What declares no Config gets a dict of its own, which it may change.
-            if getattr(type(executor), "Config", None) is not None and not _fills_in(execution.spec.config):
+            declared = getattr(type(executor), "Config", None) is not None
+            if not declared and not execution.spec.config:
+                return {}
+            config = self._prepare(executor, execution)
+            if declared and not _fills_in(execution.spec.config):
                 if len(self._configs) >= _CONFIGS_KEPT:
                     self._configs.clear()
                 self._configs[digest] = config

@@ -53,7 +53,7 @@ class Places:
         rates: Mapping[str, Rate],
         clock: Callable[[], float],
     ) -> None:
-        self._total = total
+        self.total = total
         self._executors = tuple(sorted(executors))
         self._limits = limits
         self._buckets = {name: _Bucket(rate) for name, rate in rates.items()}
@@ -67,7 +67,7 @@ class Places:
 
     def free(self) -> int:
         """How many more runs there is room for."""
-        return 0 if self._closed else max(0, self._total - self._held.total())
+        return 0 if self._closed else max(0, self.total - self._held.total())
 
     def room(self) -> dict[str, int]:
         """How many runs of each executor may start now."""
@@ -75,7 +75,7 @@ class Places:
         return {name: self._room_of(name, free, now) for name in self._executors}
 
     def _room_of(self, name: str, free: int, now: float) -> int:
-        room = min(free, self._limits.get(name, self._total) - self._held[name])
+        room = min(free, self._limits.get(name, self.total) - self._held[name])
         bucket = self._buckets.get(name)
         return max(0, room if bucket is None else min(room, bucket.left(now)))
 
@@ -96,6 +96,6 @@ class Places:
         waits = [
             bucket.seconds_to_next(now)
             for name, bucket in self._buckets.items()
-            if free > 0 and self._limits.get(name, self._total) > self._held[name]
+            if free > 0 and self._limits.get(name, self.total) > self._held[name]
         ]
         return min((wait for wait in waits if wait > 0), default=None)

@@ -68,7 +68,8 @@ def fire_due(
     if only is None:
         dues = tx.triggers.claim_due(limit, floor, source)
     else:
-        dues = list(tx.triggers.lock_due([only]).values())
+        # It may have been set aside, or have had its last fire, since it was seen to be due.
+        dues = [due for due in tx.triggers.lock_due([only]).values() if due.due_at is not None]
     if not dues:
         return Fired()
     rows = tx.triggers.load_to_fire(due.trigger_id for due in dues)

@@ -34,7 +34,7 @@ def lives(folder: Path, url: str, number: int, workers: int) -> tuple[float, flo
         logs={"level": "info"},
     )
     assert world.call("db", "upgrade").returncode == 0
-    moment = ago() + (10 + number // 300) * SECOND
+    moment = ago() + (10 + number // 2000) * SECOND
     moment -= moment % SECOND
     slot = to_datetime(moment)
     for n in range(number // A_TASK):

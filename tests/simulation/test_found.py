@@ -179,6 +179,14 @@ def test_a_finished_trigger_that_is_asked_for_by_itself_stays_finished(world: Wo
     assert world.next_fire() is None
 
 
+def test_a_set_aside_trigger_that_is_asked_for_by_itself_fires_nothing(world: World) -> None:
+    world.deploy(trigger())
+    world.sql("UPDATE triggers SET version = 'v9'")
+    world.sync()
+    assert world.at("12:02").fire(only=1).runs == ()
+    assert (world.ledger(), world.next_fire()) == ([], None)
+
+
 def test_what_is_set_aside_and_written_to_takes_one_place_in_a_batch(world: World) -> None:
     world.deploy(trigger("a"), trigger("b"))
     world.sql("UPDATE triggers SET version = 'v9'")
