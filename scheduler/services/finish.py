@@ -114,6 +114,12 @@ def next_attempt_at(item: Ended, now: Micros) -> Micros | None:
     return at if run.deadline_at is None or at < run.deadline_at else None
 
 
+def _outputs_text(outputs: Mapping[str, Any] | None) -> str | None:
+    if not outputs:
+        return None if outputs is None else "{}"  # Most runs: no encoder is needed for them.
+    return storable(json.dumps(outputs, separators=(",", ":"), ensure_ascii=False))
+
+
 def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
     run = item.execution.run
     again = next_attempt_at(item, now)
@@ -125,9 +131,7 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         not_before=again,
         known_end=item.known and _ended_badly(item),
         error=storable(item.error),
-        outputs=None
-        if item.outputs is None
-        else storable(json.dumps(item.outputs, separators=(",", ":"), ensure_ascii=False)),
+        outputs=_outputs_text(item.outputs),
         attempt_phase=item.phase.value,
         started_at=run.started_at,
         output=storable(item.output),
