@@ -13,9 +13,11 @@ QUICK ?= -n 3
 HEAVY ?= -n auto
 # Set where `make test` has just passed: then only what it leaves out is run.
 AFTER_TEST ?=
+# Set for a tenth of the whole bench.
+QUICK_BENCH ?=
 export DO_NOT_TRACK = 1
 
-.PHONY: help run test test-all lint format simulate bench-schedules clean
+.PHONY: help run test test-all lint format simulate bench bench-schedules clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -38,6 +40,9 @@ format: $(VENV)/.installed-dev ## let ruff arrange the code
 
 simulate: $(VENV)/.installed-dev ## random worlds in virtual time: make simulate WORLDS=5000, or SEED=17 for one
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation --seed $(or $(SEED),1) --count $(if $(SEED),1,$(or $(WORLDS),1000))
+
+bench: $(VENV)/.installed-dev ## whole lives of runs beside APScheduler 3 and raw inserts, in one run of about ten minutes
+	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench $(if $(QUICK_BENCH),--quick)
 
 bench-schedules: $(VENV)/.installed-dev ## calendars against croniter and cronsim, in one run
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench.schedules
