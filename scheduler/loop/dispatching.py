@@ -171,19 +171,20 @@ class Dispatching:
         if loop.time() - self._late_passed >= _PASS_SECONDS:
             self._late_left = self._late_per_pass
         reserved = self._reserved(free)
-        room = self._places.room()
+        room, late_limit = self._places.room(), min(self._late_left, free)
         on_time, late, self._turns_after, missed = await self._transactions.run(
             take_runs,
             self.incarnation,
             room,
             on_time=free - reserved,
-            late=min(self._late_left, free),
+            late=late_limit,
             after=self._turns_after,
         )
         await self._start_all(on_time + late)
         self._turns_missed = self._turns_missed or missed
         self._backlog = len(on_time) >= free - reserved
-        self._late_waiting = bool(late) and len(late) >= min(self._late_left, free)
+        if late_limit:  # Otherwise none were looked for.
+            self._late_waiting = bool(late) and len(late) >= late_limit
         self._on_time_streak = 0 if late else self._on_time_streak + len(on_time)
         if late:
             if self._late_left == self._late_per_pass:
@@ -310,14 +311,18 @@ class Dispatching:
         """Takes nothing from now on."""
         self._places.close()
 
-    async def wait_until_idle(self, seconds: float) -> bool:
-        """Waits for running work; False where some is left after `seconds`."""
-        if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=seconds)
-        return not self._running
+    async def settle(self) -> None:
+        """Returns once nobody is in the middle of taking runs: what was taken has started."""
+        async with self._counting:
+            pass
 
-    async def stop_executions(self) -> list[tuple[str, int]]:
-        """Ends the code of every execution, waits until it has ended, and returns the runs that got no outcome.
+    async def wait_until_idle(self) -> None:
+        """Returns once no code runs."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def stop_executions(self) -> None:
+        """Ends the code of every execution and waits until it has ended.
 
         Code that ends neither when asked nor when asked again is left behind, and its run with this worker's lease.
         """
@@ -330,7 +335,12 @@ class Dispatching:
                 _, left = await asyncio.wait(left, timeout=_ASK_AGAIN_SECONDS)
         if left:
             log.warning("code goes on although it was asked to end", runs=len(left))
-        return [key for key, task in stopped.items() if task.cancelled()]
+
+    async def hand_back_all(self) -> int:
+        """Gives back every run that is this worker's and whose code does not run here; returns how many."""
+        held = await self._transactions.run(_held, self.incarnation)
+        unperformed = [key for key in held.items() if key not in self._executions]
+        return await self._transactions.run(hand_back, self.incarnation, unperformed) if unperformed else 0
 
     async def reconcile(self) -> None:
         """Makes what is executed here and what is ours in the database the same again.

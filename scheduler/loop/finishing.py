@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -27,7 +28,7 @@ class Finishing:
         self._planning = planning
         self._worker = worker
         self._ended: list[Ended] = []
-        self._writing = 0
+        self._writing = asyncio.Lock()
         self.bell = Doorbell()
         self.refused = 0
         self.on_finished: Callable[[Ended], None] | None = None
@@ -39,7 +40,7 @@ class Finishing:
     @property
     def pending(self) -> bool:
         """Whether some end is not recorded yet; what is being written may wait for a lock, or for the database."""
-        return bool(self._ended or self._writing)
+        return bool(self._ended) or self._writing.locked()
 
     @property
     def behind(self) -> int:
@@ -59,21 +60,19 @@ class Finishing:
 
     async def flush(self) -> None:
         """Records every attempt that has ended so far."""
-        while self._ended:
-            batch, self._ended = self._ended, []
-            self._writing += 1
-            try:
-                while batch:
-                    # One kind at a time: what waits is no end, and each has its own order of locks.
-                    waits = batch[0].deferral is not None
-                    some = [item for item in batch if (item.deferral is not None) is waits]
-                    await (self._defer(some) if waits else self._finish(some))
-                    batch = [item for item in batch if (item.deferral is not None) is not waits]
-            except BaseException:
-                self._ended = batch + self._ended
-                raise
-            finally:
-                self._writing -= 1
+        async with self._writing:
+            while self._ended:
+                batch, self._ended = self._ended, []
+                try:
+                    while batch:
+                        # One kind at a time: what waits is no end, and each has its own order of locks.
+                        waits = batch[0].deferral is not None
+                        some = [item for item in batch if (item.deferral is not None) is waits]
+                        await (self._defer(some) if waits else self._finish(some))
+                        batch = [item for item in batch if (item.deferral is not None) is not waits]
+                except BaseException:
+                    self._ended = batch + self._ended
+                    raise
 
     async def _finish(self, batch: list[Ended]) -> None:
         finished = await self._transactions.run(finish_runs, batch, self._worker, self._planning)

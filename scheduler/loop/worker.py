@@ -33,7 +33,6 @@ from scheduler.loop.recovering import Recovering
 from scheduler.loop.retaining import Retaining
 from scheduler.loop.transactions import Transactions
 from scheduler.services.plan import Planning
-from scheduler.services.recover import hand_back
 from scheduler.services.retain import RetentionRules
 from scheduler.store.notifications import Listener
 from scheduler.store.transaction import Store, Transaction
@@ -257,30 +256,41 @@ class Worker:
         self.dispatching.close()
         if self._walk is not None:
             self._walk.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._first(self._end_work(), self._hurry.wait())
+
+    async def _end_work(self) -> None:
+        if not self.transactions.away:
+            # What is being taken right now comes to its start first, or nobody would know of it here.
+            await self.dispatching.settle()
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
             if task.get_name() in _LEFT_WHEN_DRAINING:
                 task.cancel()
         await self.deferring.let_go()
-        await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
+        await self.dispatching.wait_until_idle()
 
     async def _leave(self) -> None:
         """Whatever happened: code still running is ended, its runs are handed back, and the lease is given up."""
         self.dispatching.close()
         self.beats.stop()
-        cut_short = await self.dispatching.stop_executions()
+        await self.dispatching.stop_executions()
+        self.transactions.give_up()
+        with contextlib.suppress(Exception):  # What it fails on is met again below.
+            # Waits for what its loop is writing: were that cut off, nobody would know what became of it.
+            await self.finishing.flush()
         for task in self._tasks:
             task.cancel()
         walk = [self._walk] if self._walk is not None else []
         results = await asyncio.gather(*self._tasks, *walk, return_exceptions=True)
-        self.transactions.give_up()
         with contextlib.suppress(StoreUnavailable):
             await self.finishing.flush()
-            if cut_short:
-                count = await self.transactions.run(hand_back, self.heartbeat.incarnation, cut_short)
-                log.info("handed back what had not finished", runs=count)
             await self.deferring.leave()
             if self.heartbeat.incarnation:
+                count = await self.dispatching.hand_back_all()
+                if count:
+                    log.info("handed back what had not finished", runs=count)
                 await self.transactions.run(_retire, self.heartbeat.incarnation)
         for executor in self._executors.values():
             await executor.close()

@@ -77,7 +77,7 @@ def assert_each_ended_once(world: World, airbyte: FakeAirbyte, number: int) -> N
     assert len(ended) == number
     for phase, attempt, lost, inputs, outputs, event in ended:
         assert (phase, attempt) == ("SUCCEEDED", 1)
-        assert lost in (0, 1)  # by a worker killed before it came to submit
+        assert lost < 5  # by workers killed before they came to submit
         job_id = json.loads(outputs)["job_id"]
         assert airbyte.jobs[job_id].connection_id == json.loads(inputs)["c"]
         said = {"status": "success", "message": f"Job run {job_id} has completed successfully.", "job_id": job_id}
