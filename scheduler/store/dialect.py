@@ -58,6 +58,12 @@ class Batch(NamedTuple):
     send: Callable[[Sequence[Sequence[Any]]], dict[str, Any]]
 
 
+class Each(Protocol):
+    """A statement that finds something for each row; what else it has parameters for is given by name."""
+
+    def __call__(self, connection: Connection, values: Sequence[Sequence[Any]], **more: Any) -> Sequence[Any]: ...
+
+
 class Dialect(Protocol):
     """One database's ways; a row lock taken through it lasts until the transaction ends."""
 
@@ -86,23 +92,8 @@ class Dialect(Protocol):
         """Whether the column is one of the values; one statement text whatever their number."""
         ...
 
-    def best_of_each(
-        self,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> Sequence[Select[Any]]:
+    def each(self, columns: Mapping[str, TypeEngine[Any]], best: Callable[..., Select[Any]]) -> Each:
         """What `best`, given a row's columns, selects for each row: in one statement, or in one a row."""
-        ...
-
-    def rows_of_each(
-        self,
-        connection: Connection,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> list[Any]:
-        """The same, executed: for statements that take longer to put together than to answer."""
         ...
 
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -174,24 +165,10 @@ class PostgresDialect:
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement.with_for_update(key_share=True, skip_locked=skip, of=of)
 
-    def best_of_each(
-        self,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> Sequence[Select[Any]]:
-        batch = self.rows("each", columns, values)
-        return [select(best(*batch.c).lateral("best")).select_from(batch)]
-
-    def rows_of_each(
-        self,
-        connection: Connection,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> list[Any]:
-        (statement,) = self.best_of_each(columns, values, best)
-        return list(connection.execute(statement).all())
+    def each(self, columns: Mapping[str, TypeEngine[Any]], best: Callable[..., Select[Any]]) -> Each:
+        batch = self.batch("each", columns)
+        statement = select(best(*batch.rows.c).lateral("best")).select_from(batch.rows)
+        return lambda connection, values, **more: connection.execute(statement, {**batch.send(values), **more}).all()
 
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return collate(column, "C")
@@ -238,26 +215,18 @@ class SqliteDialect:
     def locked(self, statement: Select[Any], *, of: Table, skip: bool) -> Select[Any]:
         return statement  # BEGIN IMMEDIATE already made this the only writer.
 
-    def best_of_each(
-        self,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> Sequence[Select[Any]]:
+    def each(self, columns: Mapping[str, TypeEngine[Any]], best: Callable[..., Select[Any]]) -> Each:
         # There is no LATERAL here, and a statement costs microseconds: no network lies between.
-        return [best(*row) for row in values]
-
-    def rows_of_each(
-        self,
-        connection: Connection,
-        columns: Mapping[str, TypeEngine[Any]],
-        values: Sequence[Sequence[Any]],
-        best: Callable[..., Select[Any]],
-    ) -> list[Any]:
-        statement = best(*(bindparam(f"each_{name}", type_=kind) for name, kind in columns.items()))
         names = [f"each_{name}" for name in columns]
-        answers = (connection.execute(statement, dict(zip(names, row, strict=True))) for row in values)
-        return [row for answer in answers for row in answer.all()]
+        statement = best(*(bindparam(name, type_=kind) for name, kind in zip(names, columns.values(), strict=True)))
+
+        def rows(connection: Connection, values: Sequence[Sequence[Any]], **more: Any) -> Sequence[Any]:
+            answers = (
+                connection.execute(statement, {**dict(zip(names, row, strict=True)), **more}).all() for row in values
+            )
+            return [row for answer in answers for row in answer]
+
+        return rows
 
     def bytewise(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         return column

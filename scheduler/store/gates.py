@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Select, and_, func, not_, select, text
+from sqlalchemy import Select, and_, bindparam, func, not_, select, text
 
 from scheduler.domain.instants import Micros
-from scheduler.store.dialect import BIGINT, INTEGER
+from scheduler.store.dialect import BIGINT, INTEGER, Dialect, Each
+from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import is_behind_another, may_start
 from scheduler.store.schema import runs, tasks
 
@@ -77,17 +78,14 @@ class Gates:
 
     def _locked(self, task_ids: Sequence[int]) -> list[int]:
         """Locks these tasks; those that somebody else holds are left out."""
-        wanted = select(tasks.c.id).where(tasks.c.id.in_(task_ids)).order_by(tasks.c.id)
-        return list(self._tx.connection.execute(self._tx.dialect.locked(wanted, of=tasks, skip=True)).scalars())
+        return list(self._tx.connection.execute(_lock(self._tx.dialect), {"task_ids": task_ids}).scalars())
 
     def _with_room(self, locked: Sequence[int], limit: int) -> list[_Task]:
         """Those of the locked tasks that have room, and how much."""
         # Counted in a statement of its own: what the lock was waited behind is seen here.
-        started = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
-        statement = select(tasks.c.id, tasks.c.max_concurrent_runs, started).where(tasks.c.id.in_(locked))
         rooms = (
             _Task(task_id, limit if most is None else min(limit, most - count))
-            for task_id, most, count in self._tx.connection.execute(statement)
+            for task_id, most, count in self._tx.connection.execute(_ROOM, {"task_ids": locked})
         )
         return [task for task in rooms if task.room > 0]
 
@@ -95,32 +93,45 @@ class Gates:
         self, locked: Sequence[_Task], executors: Sequence[str], *, late: bool, limit: int, now: Micros
     ) -> list[tuple[str, str]]:
         """Names and executors of the runs that may start, longest waiting first."""
-        found: list[Any] = []
-        for statement in self._tx.dialect.best_of_each(
-            {"task_id": BIGINT, "room": INTEGER},
-            locked,
-            lambda task_id, room: _next_of(task_id, room, executors, late=late, now=now),
-        ):
-            found += self._tx.connection.execute(statement).all()
+        next_of = _next_of(self._tx.dialect, late)
+        found = list(next_of(self._tx.connection, locked, executors=executors, now=now))
         found.sort(key=lambda row: (row.priority, row.not_before, row.name))
         return [(row.name, row.executor) for row in found]
 
 
-def _next_of(task_id: Any, room: Any, executors: Sequence[str], *, late: bool, now: Micros) -> Select[Any]:
-    """The `room` runs of one task that wait longest and may start."""
+@prepared
+def _next_of(dialect: Dialect, late: bool) -> Each:
+    """The runs of each task that wait longest and may start, as many as it has room for."""
     run = runs.alias("r")
-    return (
-        select(run.c.name, run.c.executor, run.c.priority, run.c.not_before)
-        .where(
-            text(_WAITING.format("r")),
-            run.c.task_id == task_id,
-            run.c.executor.in_(executors),
-            run.c.priority > 0 if late else run.c.priority == 0,
-            run.c.not_before <= now,
-            run.c.intent.is_(None),
-            may_start(now, run),
-            not_(and_(run.c.serial, is_behind_another(run, runs.alias("o")))),
+    now = bindparam("now", type_=BIGINT)
+
+    def of_one(task_id: Any, room: Any) -> Select[Any]:
+        return (
+            select(run.c.name, run.c.executor, run.c.priority, run.c.not_before)
+            .where(
+                text(_WAITING.format("r")),
+                run.c.task_id == task_id,
+                run.c.executor.in_(bindparam("executors", expanding=True)),
+                run.c.priority > 0 if late else run.c.priority == 0,
+                run.c.not_before <= now,
+                run.c.intent.is_(None),
+                may_start(now, run),
+                not_(and_(run.c.serial, is_behind_another(run, runs.alias("o")))),
+            )
+            .order_by(run.c.priority, run.c.not_before, run.c.name)
+            .limit(room)
         )
-        .order_by(run.c.priority, run.c.not_before, run.c.name)
-        .limit(room)
-    )
+
+    return dialect.each({"task_id": BIGINT, "room": INTEGER}, of_one)
+
+
+@prepared
+def _lock(dialect: Dialect) -> Select[Any]:
+    chosen = tasks.c.id.in_(bindparam("task_ids", expanding=True))
+    return dialect.locked(select(tasks.c.id).where(chosen).order_by(tasks.c.id), of=tasks, skip=True)
+
+
+_STARTED_OF: Final = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
+_ROOM: Final = select(tasks.c.id, tasks.c.max_concurrent_runs, _STARTED_OF).where(
+    tasks.c.id.in_(bindparam("task_ids", expanding=True))
+)

@@ -10,7 +10,8 @@ from sqlalchemy import RowMapping, Select, and_, delete, func, select, true, tup
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason, SkippedRange
-from scheduler.store.dialect import BIGINT, TEXT
+from scheduler.store.dialect import BIGINT, TEXT, Dialect
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import skips
 
 if TYPE_CHECKING:
@@ -40,12 +41,9 @@ class LedgerTable:
             for trigger, items in ranges.items()
             for item in _extended(items, last.get(trigger), positions.get(trigger))
         ]
-        statement = self._tx.dialect.insert(skips)
-        statement = statement.on_conflict_do_update(
-            index_elements=["trigger_id", "from_slot"],
-            set_={"to_slot": statement.excluded.to_slot, "count": statement.excluded["count"]},
+        self._tx.connection.execute(
+            _append(self._tx.dialect), sorted(rows, key=lambda row: (row["trigger_id"], row["from_slot"]))
         )
-        self._tx.connection.execute(statement, sorted(rows, key=lambda row: (row["trigger_id"], row["from_slot"])))
 
     def overlapping(self, trigger_id: int, after: Micros, until: Micros) -> list[SkippedRange]:
         """The ranges of a trigger that touch (after, until], oldest first."""
@@ -161,3 +159,12 @@ def _row(trigger_id: int, item: SkippedRange) -> dict[str, Any]:
 
 def _range(row: RowMapping) -> SkippedRange:
     return SkippedRange(row["from_slot"], row["to_slot"], row["count"], Reason(row["reason"]))
+
+
+@prepared
+def _append(dialect: Dialect) -> Any:
+    statement = dialect.insert(skips)
+    return statement.on_conflict_do_update(
+        index_elements=["trigger_id", "from_slot"],
+        set_={"to_slot": statement.excluded.to_slot, "count": statement.excluded["count"]},
+    )

@@ -34,13 +34,14 @@ class MetaTable:
         """How many times this database was restored from a backup; older incarnations are void."""
         return int(self.get("epoch") or 0)
 
-    def sql_epoch(self) -> ColumnElement[int]:
-        """The epoch as a SQL expression."""
-        value = select(cast(meta.c.value, Integer)).where(meta.c.key == "epoch").scalar_subquery()
-        return func.coalesce(value, 0)
-
     def begin_epoch(self) -> int:
         """Starts a new epoch, in which no incarnation of before counts; returns its number."""
         epoch = self.epoch() + 1
         self.put("epoch", str(epoch))
         return epoch
+
+
+def sql_epoch() -> ColumnElement[int]:
+    """The epoch as a SQL expression."""
+    value = select(cast(meta.c.value, Integer)).where(meta.c.key == "epoch").scalar_subquery()
+    return func.coalesce(value, 0)

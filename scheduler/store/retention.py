@@ -140,7 +140,7 @@ class RetentionTable:
             )
 
         columns = {"trigger_id": BIGINT, "first_kept": BIGINT}
-        found = self._tx.dialect.rows_of_each(self._tx.connection, columns, sorted(before.items()), oldest)
+        found = self._tx.dialect.each(columns, oldest)(self._tx.connection, sorted(before.items()))
         return [OldRun(*row) for row in found]
 
     def remove_runs(self, names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ AGAIN = text("runs.kind = 'reprocess'")
 OPEN_TEXT = "runs.phase IN ('QUEUED', 'RUNNING', 'DEFERRED')"
 
 
-def may_start(now: Micros, run: FromClause = runs) -> ColumnElement[bool]:
+def may_start(now: Micros | ColumnElement[int], run: FromClause = runs) -> ColumnElement[bool]:
     """Whether a run's deadline leaves it any time."""
     return or_(run.c.deadline_at.is_(None), run.c.deadline_at > now)
 
@@ -132,9 +132,8 @@ class RunLookups:
 
         found: dict[int, list[str]] = {}
         columns = {"trigger_id": BIGINT, "since": BIGINT, "most": INTEGER}
-        for statement in self._tx.dialect.best_of_each(columns, wanted, ends) if wanted else ():
-            for trigger_id, phase in self._tx.connection.execute(statement):
-                found.setdefault(trigger_id, []).append(phase)
+        for trigger_id, phase in self._tx.dialect.each(columns, ends)(self._tx.connection, wanted) if wanted else ():
+            found.setdefault(trigger_id, []).append(phase)
         return found
 
     def slots_with_run(self, trigger_id: int, after: Micros, until: Micros) -> set[Micros]:

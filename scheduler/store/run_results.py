@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, func, literal, null, select, update
+from sqlalchemy import Executable, and_, bindparam, case, func, null, select, update
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
-from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
+from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT, Batch, Dialect
+from scheduler.store.meta import sql_epoch
+from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import OPEN_PHASES, RunLookups
 from scheduler.store.schema import attempts, runs, workers
 
@@ -54,50 +56,9 @@ class RunResults(RunLookups):
         if not ended:
             return {}
         ordered = sorted(ended)
-        batch = self._tx.dialect.rows("f", _KINDS, ordered)
-        asked = batch.c.phase == Phase.QUEUED.value
-        again = and_(asked, func.coalesce(runs.c.intent, "") != "cancel")
-        phase = case((asked, case((again, Phase.QUEUED.value), else_=Phase.ABORTED.value)), else_=batch.c.phase)
-        stays_open = phase.in_(OPEN_PHASES)
-        # Who was there before the database was restored from a backup speaks of another history.
-        current = (
-            select(workers.c.incarnation)
-            .where(workers.c.incarnation == batch.c.owner, workers.c.epoch == self._tx.meta.sql_epoch())
-            .exists()
-        )
-        ending = (
-            update(runs)
-            .where(runs.c.name == batch.c.name, runs.c.fence == batch.c.fence, current)
-            .values(
-                phase=phase,
-                owner=None,
-                fence=runs.c.fence + 1,
-                attempt=runs.c.attempt + case((again, 1), else_=0),
-                known_ends=runs.c.known_ends + case((batch.c.known_end, 1), else_=0),
-                not_before=func.coalesce(batch.c.not_before, runs.c.not_before),
-                error=batch.c.error,
-                outputs=func.coalesce(batch.c.outputs, runs.c.outputs),
-                state=None,
-                finished_at=case((stays_open, null()), else_=literal(now, BIGINT)),
-            )
-        )
-        answer = (
-            runs.c.name,
-            (runs.c.fence - 1).label("fence"),
-            (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
-            runs.c.phase,
-            runs.c.executor,
-        )
-        # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
-        if self._tx.dialect.writes_in_ctes:
-            told = batch.c.attempt_phase, batch.c.started_at, batch.c.error, batch.c.output
-            end = ending.returning(*answer, *(item.label(f"told_{item.name}") for item in told)).cte("ended")
-            attempt = end.c.name, end.c.attempt, end.c.told_attempt_phase, end.c.told_started_at
-            kept = select(*attempt, literal(now, BIGINT), literal(worker, TEXT), end.c.told_error, end.c.told_output)
-            record = attempts.insert().from_select(_ATTEMPT, kept, include_defaults=False).cte("recorded")
-            found = self._tx.connection.execute(select(*(end.c[item.name] for item in answer)).add_cte(record)).all()
-        else:
-            found = self._tx.connection.execute(ending.returning(*answer)).all()
+        statement, batch = _finish(self._tx.dialect)
+        found = self._tx.connection.execute(statement, {**batch.send(ordered), "now": now, "worker": worker}).all()
+        if not self._tx.dialect.writes_in_ctes:
             counted = {(row.name, row.fence): row.attempt for row in found}
             self._record([item for item in ordered if (item.name, item.fence) in counted], counted, worker, now)
         self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
@@ -123,3 +84,52 @@ class RunResults(RunLookups):
         ]
         if rows:
             self._tx.connection.execute(attempts.insert(), rows)
+
+
+@prepared
+def _finish(dialect: Dialect) -> tuple[Executable, Batch]:
+    """Ends attempts; records them, too, where one statement may write two tables."""
+    sent = dialect.batch("f", _KINDS)
+    ended, now = sent.rows.c, bindparam("now", type_=BIGINT)
+    asked = ended.phase == Phase.QUEUED.value
+    again = and_(asked, func.coalesce(runs.c.intent, "") != "cancel")
+    phase = case((asked, case((again, Phase.QUEUED.value), else_=Phase.ABORTED.value)), else_=ended.phase)
+    stays_open = phase.in_(OPEN_PHASES)
+    # Who was there before the database was restored from a backup speaks of another history.
+    current = (
+        select(workers.c.incarnation)
+        .where(workers.c.incarnation == ended.owner, workers.c.epoch == sql_epoch())
+        .exists()
+    )
+    answer = (
+        runs.c.name,
+        (runs.c.fence - 1).label("fence"),
+        (runs.c.attempt - case((again, 1), else_=0)).label("attempt"),
+        runs.c.phase,
+        runs.c.executor,
+    )
+    ending = (
+        update(runs)
+        .where(runs.c.name == ended.name, runs.c.fence == ended.fence, current)
+        .values(
+            phase=phase,
+            owner=None,
+            fence=runs.c.fence + 1,
+            attempt=runs.c.attempt + case((again, 1), else_=0),
+            known_ends=runs.c.known_ends + case((ended.known_end, 1), else_=0),
+            not_before=func.coalesce(ended.not_before, runs.c.not_before),
+            error=ended.error,
+            outputs=func.coalesce(ended.outputs, runs.c.outputs),
+            state=None,
+            finished_at=case((stays_open, null()), else_=now),
+        )
+    )
+    # One batch may hold two ends of a run: that of an attempt taken back from this worker, and of the one it took then.
+    if not dialect.writes_in_ctes:
+        return ending.returning(*answer), sent
+    told = ended.attempt_phase, ended.started_at, ended.error, ended.output
+    end = ending.returning(*answer, *(item.label(f"told_{item.name}") for item in told)).cte("ended")
+    attempt = end.c.name, end.c.attempt, end.c.told_attempt_phase, end.c.told_started_at
+    kept = select(*attempt, now, bindparam("worker", type_=TEXT), end.c.told_error, end.c.told_output)
+    record = attempts.insert().from_select(_ATTEMPT, kept, include_defaults=False).cte("recorded")
+    return select(*(end.c[item.name] for item in answer)).add_cte(record), sent

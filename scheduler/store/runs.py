@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    Executable,
     Select,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -23,8 +25,9 @@ from sqlalchemy import (
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
-from scheduler.store.dialect import BIGINT, INTEGER, TEXT
+from scheduler.store.dialect import BIGINT, INTEGER, TEXT, Batch, Dialect
 from scheduler.store.gates import Gates, Turns
+from scheduler.store.prepared import prepared
 from scheduler.store.run_endings import RunEndings
 from scheduler.store.run_lookups import OPEN_TEXT, READY, may_start
 from scheduler.store.run_results import RunResults
@@ -120,9 +123,6 @@ def _inserted(row: Any, new: NewRun, now: Micros) -> TakenRun:
     )
 
 
-_TAKEN = [runs.c[name] for name in TakenRun._fields]
-
-
 class RunTable(RunResults, RunEndings):
     """Runs and their attempts through one transaction."""
 
@@ -138,49 +138,9 @@ class RunTable(RunResults, RunEndings):
             return []
         # Sorted by name, so that two workers' batches cannot wait for each other in a circle.
         ordered = sorted(new)
-        kinds = (TEXT, BIGINT, BIGINT, BIGINT, BIGINT, INTEGER, BIGINT, TEXT)
-        batch = self._tx.dialect.rows("n", dict(zip(NewRun._fields, kinds, strict=True)), ordered)
-        running = batch.c.owner.is_not(None)
-        serial = triggers.c.overlap != "allow_all"
-        values: dict[str, Any] = {
-            "name": batch.c.name,
-            "kind": literal(Kind.SCHEDULED.value, TEXT),
-            "trigger_id": triggers.c.id,
-            "task_id": triggers.c.task_id,
-            "scheduled_at": batch.c.scheduled_at,
-            "covers_from": batch.c.covers_from,
-            "covers_to": batch.c.covers_to,
-            "version": triggers.c.version,
-            "spec_digest": triggers.c.spec_digest,
-            "revision": triggers.c.revision,
-            "inputs": triggers.c.inputs,
-            "kickoff_arg": triggers.c.kickoff_arg,
-            "executor": triggers.c.executor,
-            "serial": serial,
-            "gated": or_(triggers.c.gated, serial),
-            "deadline_at": literal(now, BIGINT) + triggers.c.deadline,
-            "phase": case((running, Phase.RUNNING.value), else_=Phase.QUEUED.value),
-            "priority": batch.c.priority,
-            "not_before": batch.c.not_before,
-            "owner": batch.c.owner,
-            "fence": case((running, 1), else_=0),
-            "created_at": literal(now, BIGINT),
-            "started_at": case((running, literal(now, BIGINT)), else_=null()),
-        }
-        source = (
-            select(*(value.label(f"v_{name}") for name, value in values.items()))
-            .select_from(batch.join(triggers, triggers.c.id == batch.c.trigger_id))
-            .where(true())
-            .order_by(batch.c.name)
-        )
-        statement = (
-            self._tx.dialect.insert(runs)
-            .from_select(list(values), source, include_defaults=False)
-            .on_conflict_do_nothing(index_elements=["name"])
-            .returning(*(runs.c[name] for name in _COPIED))
-        )
+        statement, batch = _insert_new(self._tx.dialect)
         given = {item.name: item for item in ordered}
-        rows = self._tx.connection.execute(statement).all()
+        rows = self._tx.connection.execute(statement, {**batch.send(ordered), "now": now}).all()
         inserted = [(_inserted(row, given[row[0]], now), given[row[0]].owner is not None) for row in rows]
         self._tx.tally.inserted[Kind.SCHEDULED] += len(inserted)
         self._count_starts(run for run, running in inserted if running)
@@ -220,26 +180,13 @@ class RunTable(RunResults, RunEndings):
         On-time runs come oldest first; late ones round-robin over their triggers, each trigger's oldest first. Rows that
         another worker is taking are left out, and so are runs whose end is already intended.
         """
-        arms: list[Select[Any]] = []
-        for executor, places in sorted(room.items()):
-            if places <= 0:
-                continue
-            statement = select(runs.c.name, runs.c.priority, runs.c.not_before).where(
-                READY,
-                runs.c.executor == executor,
-                runs.c.priority > 0 if late else runs.c.priority == 0,
-                runs.c.not_before <= now,
-                runs.c.intent.is_(None),
-                may_start(now),
-            )
-            statement = statement.order_by(runs.c.priority, runs.c.not_before).limit(min(places, limit))
-            claimed = self._tx.dialect.locked(statement, of=runs, skip=True).cte(f"arm_{len(arms)}")
-            arms.append(select(claimed.prefix_with("MATERIALIZED", dialect="postgresql")))
-        if not arms or limit <= 0:
+        with_room = sorted((name, places) for name, places in room.items() if places > 0)
+        if not with_room or limit <= 0:
             return []
-        ready = union_all(*arms).subquery("ready") if len(arms) > 1 else arms[0].subquery("ready")
-        chosen = select(ready.c.name).order_by(ready.c.priority, ready.c.not_before).limit(limit)
-        return self._taken(runs.c.name.in_(chosen), owner, now)
+        given: dict[str, Any] = {"now": now, "owner": owner, "most": limit}
+        for index, (executor, places) in enumerate(with_room):
+            given |= {f"executor_{index}": executor, f"places_{index}": min(places, limit)}
+        return self._taken(_take(self._tx.dialect, len(with_room), late), given)
 
     def take_gated(
         self, owner: str, room: Mapping[str, int], *, late: bool, limit: int, now: Micros, after: int
@@ -252,23 +199,10 @@ class RunTable(RunResults, RunEndings):
         turns = Gates(self._tx).startable(room, late=late, limit=limit, now=now, after=after)
         if not turns.names:
             return [], turns
-        ready = and_(runs.c.name.in_(turns.names), runs.c.phase == Phase.QUEUED.value, runs.c.intent.is_(None))
-        return self._taken(ready, owner, now), turns
+        return self._taken(_TAKE_TURNS, {"names": turns.names, "now": now, "owner": owner}), turns
 
-    def _taken(self, chosen: ColumnElement[bool], owner: str, now: Micros) -> list[TakenRun]:
-        taking = (
-            update(runs)
-            .where(chosen)
-            .values(
-                phase=Phase.RUNNING.value,
-                owner=owner,
-                fence=runs.c.fence + 1,
-                # A run that goes on after it waited is still in the attempt that began then.
-                started_at=case((runs.c.state.is_not(None), func.coalesce(runs.c.started_at, now)), else_=now),
-            )
-            .returning(*_TAKEN)
-        )
-        taken = [TakenRun(*row) for row in self._tx.connection.execute(taking).all()]
+    def _taken(self, taking: Executable, given: Mapping[str, Any]) -> list[TakenRun]:
+        taken = [TakenRun(*row) for row in self._tx.connection.execute(taking, given).all()]
         self._count_starts(taken)
         return sorted(taken, key=lambda run: (run.priority, run.scheduled_at or run.created_at, run.name))
 
@@ -292,3 +226,104 @@ class RunTable(RunResults, RunEndings):
             .values(not_before=now)
         )
         return int(result.rowcount)
+
+
+# --- statements ------------------------------------------------------------------------------------------------------
+
+_NOW: Final = bindparam("now", type_=BIGINT)
+_TAKEN: Final = [runs.c[name] for name in TakenRun._fields]
+_NEW: Final = dict(
+    zip(NewRun._fields, (TEXT, BIGINT, BIGINT, BIGINT, BIGINT, INTEGER, BIGINT, TEXT), strict=True),
+)
+
+
+@prepared
+def _insert_new(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("n", _NEW)
+    new = batch.rows.c
+    running = new.owner.is_not(None)
+    serial = triggers.c.overlap != "allow_all"
+    values: dict[str, Any] = {
+        "name": new.name,
+        "kind": literal(Kind.SCHEDULED.value, TEXT),
+        "trigger_id": triggers.c.id,
+        "task_id": triggers.c.task_id,
+        "scheduled_at": new.scheduled_at,
+        "covers_from": new.covers_from,
+        "covers_to": new.covers_to,
+        "version": triggers.c.version,
+        "spec_digest": triggers.c.spec_digest,
+        "revision": triggers.c.revision,
+        "inputs": triggers.c.inputs,
+        "kickoff_arg": triggers.c.kickoff_arg,
+        "executor": triggers.c.executor,
+        "serial": serial,
+        "gated": or_(triggers.c.gated, serial),
+        "deadline_at": _NOW + triggers.c.deadline,
+        "phase": case((running, Phase.RUNNING.value), else_=Phase.QUEUED.value),
+        "priority": new.priority,
+        "not_before": new.not_before,
+        "owner": new.owner,
+        "fence": case((running, 1), else_=0),
+        "created_at": _NOW,
+        "started_at": case((running, _NOW), else_=null()),
+    }
+    source = (
+        select(*(value.label(f"v_{name}") for name, value in values.items()))
+        .select_from(batch.rows.join(triggers, triggers.c.id == new.trigger_id))
+        .where(true())
+        .order_by(new.name)
+    )
+    statement = (
+        dialect.insert(runs)
+        .from_select(list(values), source, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(*(runs.c[name] for name in _COPIED))
+    )
+    return statement, batch
+
+
+def _taking(chosen: ColumnElement[bool]) -> Executable:
+    return (
+        update(runs)
+        .where(chosen)
+        .values(
+            phase=Phase.RUNNING.value,
+            owner=bindparam("owner", type_=TEXT),
+            fence=runs.c.fence + 1,
+            # A run that goes on after it waited is still in the attempt that began then.
+            started_at=case((runs.c.state.is_not(None), func.coalesce(runs.c.started_at, _NOW)), else_=_NOW),
+        )
+        .returning(*_TAKEN)
+    )
+
+
+@prepared
+def _take(dialect: Dialect, executors: int, late: bool) -> Executable:
+    """Takes runs of so many executors, from each no more than it has places, and no more than `most` in all."""
+    arms: list[Select[Any]] = []
+    for index in range(executors):
+        statement = select(runs.c.name, runs.c.priority, runs.c.not_before).where(
+            READY,
+            runs.c.executor == bindparam(f"executor_{index}", type_=TEXT),
+            runs.c.priority > 0 if late else runs.c.priority == 0,
+            runs.c.not_before <= _NOW,
+            runs.c.intent.is_(None),
+            may_start(_NOW),
+        )
+        statement = statement.order_by(runs.c.priority, runs.c.not_before)
+        statement = statement.limit(bindparam(f"places_{index}", type_=INTEGER))
+        claimed = dialect.locked(statement, of=runs, skip=True).cte(f"arm_{index}")
+        arms.append(select(claimed.prefix_with("MATERIALIZED", dialect="postgresql")))
+    ready = union_all(*arms).subquery("ready") if len(arms) > 1 else arms[0].subquery("ready")
+    chosen = select(ready.c.name).order_by(ready.c.priority, ready.c.not_before)
+    return _taking(runs.c.name.in_(chosen.limit(bindparam("most", type_=INTEGER))))
+
+
+_TAKE_TURNS: Final = _taking(
+    and_(
+        runs.c.name.in_(bindparam("names", expanding=True)),
+        runs.c.phase == Phase.QUEUED.value,
+        runs.c.intent.is_(None),
+    )
+)

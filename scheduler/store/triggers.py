@@ -173,19 +173,16 @@ class TriggerTable:
 
     def load(self, trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
         """What these triggers are, with their task's name; read after their due rows are locked."""
-        return self._load([triggers], trigger_ids)
+        return self._load(trigger_ids, whole=True)
 
     def load_to_fire(self, trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
         """What deciding these triggers needs to know, and no more: a fire reads a thousand of them at once."""
-        return self._load(_TO_FIRE, trigger_ids)
+        return self._load(trigger_ids, whole=False)
 
-    def _load(self, columns: Sequence[Any], trigger_ids: Iterable[int]) -> dict[int, RowMapping]:
-        statement = (
-            select(*columns, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
-            .join(tasks, tasks.c.id == triggers.c.task_id)
-            .where(self._tx.dialect.among(triggers.c.id, BIGINT, sorted(trigger_ids)))
-        )
-        return {row["id"]: row for row in self._tx.connection.execute(statement).mappings()}
+    def _load(self, trigger_ids: Iterable[int], *, whole: bool) -> dict[int, RowMapping]:
+        statement, batch = _load(self._tx.dialect, whole)
+        given = batch.send([(trigger_id,) for trigger_id in sorted(trigger_ids)])
+        return {row["id"]: row for row in self._tx.connection.execute(statement, given).mappings()}
 
     def names(self, trigger_ids: Iterable[int]) -> dict[int, str]:
         """The names of these triggers within their tasks."""
@@ -361,6 +358,18 @@ def _lock_due(dialect: Dialect) -> tuple[Select[Any], Batch]:
     chosen = trigger_due.c.trigger_id.in_(select(batch.rows.c.id))
     statement = select(*_DUE).where(chosen).order_by(trigger_due.c.trigger_id)
     return dialect.locked(statement, of=trigger_due, skip=False), batch
+
+
+@prepared
+def _load(dialect: Dialect, whole: bool) -> tuple[Select[Any], Batch]:
+    batch = dialect.batch("t", {"id": BIGINT})
+    columns: Sequence[Any] = [triggers] if whole else _TO_FIRE
+    statement = (
+        select(*columns, tasks.c.project, tasks.c.domain, tasks.c.name.label("task"))
+        .join(tasks, tasks.c.id == triggers.c.task_id)
+        .where(triggers.c.id.in_(select(batch.rows.c.id)))
+    )
+    return statement, batch
 
 
 @prepared

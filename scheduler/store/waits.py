@@ -17,6 +17,7 @@ from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
 from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
 from scheduler.store.engine import TransactionUndoneError
+from scheduler.store.meta import sql_epoch
 from scheduler.store.runs import TakenRun
 from scheduler.store.schema import runs, waits, workers
 
@@ -367,7 +368,7 @@ class WaitTable:
         # Who was there before the database was restored from a backup speaks of another history.
         return (
             select(workers.c.incarnation)
-            .where(workers.c.incarnation == incarnation, workers.c.epoch == self._tx.meta.sql_epoch())
+            .where(workers.c.incarnation == incarnation, workers.c.epoch == sql_epoch())
             .exists()
         )
 

@@ -6,13 +6,22 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import RowMapping, delete, func, or_, select, update
+from sqlalchemy import RowMapping, bindparam, delete, func, or_, select, update
 
 from scheduler.domain.instants import Micros
+from scheduler.store.dialect import BIGINT
 from scheduler.store.schema import runs, waits, workers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
+
+
+_RENEW = (
+    update(workers)
+    .where(workers.c.incarnation == bindparam("of"), workers.c.alive)
+    .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
+)
+_ALIVE = select(workers.c.alive).where(workers.c.incarnation == bindparam("of"))
 
 
 class WorkerTable:
@@ -44,17 +53,12 @@ class WorkerTable:
     def renew(self, incarnation: str, lease: Micros) -> Micros | None:
         """Extends the lease; returns the store's present instant, or None if the worker was declared dead."""
         now = self._tx.now()
-        result = self._tx.connection.execute(
-            update(workers)
-            .where(workers.c.incarnation == incarnation, workers.c.alive)
-            .values(renewed_at=now, lease_until=now + lease)
-        )
+        result = self._tx.connection.execute(_RENEW, {"of": incarnation, "now": now, "until": now + lease})
         return now if result.rowcount else None
 
     def is_dead(self, incarnation: str) -> bool:
         """Whether the worker was declared dead, or left; one that was never registered is neither."""
-        statement = select(workers.c.alive).where(workers.c.incarnation == incarnation)
-        return self._tx.connection.execute(statement).scalar() is False
+        return self._tx.connection.execute(_ALIVE, {"of": incarnation}).scalar() is False
 
     def retire(self, incarnation: str) -> None:
         """The worker left by itself."""
