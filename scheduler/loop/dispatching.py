@@ -316,10 +316,10 @@ class Dispatching:
         async with self._counting:
             pass
 
-    async def wait_until_idle(self) -> None:
-        """Returns once no code runs."""
-        while self._running:
-            await asyncio.wait(list(self._running.values()))
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Returns once no code runs, or after so long."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=seconds)
 
     async def stop_executions(self) -> None:
         """Ends the code of every execution and waits until it has ended.

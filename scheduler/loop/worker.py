@@ -49,6 +49,8 @@ _LEFT_WHEN_DRAINING = {
     "waiting",
     "resuming",
 }
+# While the database is away, nothing that is being taken comes to an end.
+_SETTLED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,20 +258,14 @@ class Worker:
         self.dispatching.close()
         if self._walk is not None:
             self._walk.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._first(self._end_work(), self._hurry.wait())
-
-    async def _end_work(self) -> None:
-        if not self.transactions.away:
-            # What is being taken right now comes to its start first, or nobody would know of it here.
-            await self.dispatching.settle()
+        # What is being taken right now comes to its start first, or nobody would know of it here.
+        await self._first(self.dispatching.settle(), asyncio.sleep(_SETTLED_SECONDS), self._hurry.wait())
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
             if task.get_name() in _LEFT_WHEN_DRAINING:
                 task.cancel()
         await self.deferring.let_go()
-        await self.dispatching.wait_until_idle()
+        await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
 
     async def _leave(self) -> None:
         """Whatever happened: code still running is ended, its runs are handed back, and the lease is given up."""
@@ -350,8 +346,8 @@ class Worker:
         """Carries the start through, unless the worker is told to stop before."""
         await self._first(work, self._stopping.wait())
 
-    async def _first(self, work: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any]) -> None:
-        tasks = [asyncio.ensure_future(work), asyncio.ensure_future(other)]
+    async def _first(self, *works: Coroutine[Any, Any, Any]) -> None:
+        tasks = [asyncio.ensure_future(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
