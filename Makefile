@@ -8,9 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= $(ROOT)/config/scheduler.yaml
-# Quick tests: more than one a core, since many of them wait for processes. Heavy ones watch the clock: one a core.
+# More than one a core, since many tests wait for processes and for time to pass.
 QUICK ?= -n 3
-HEAVY ?= -n auto
+HEAVY ?= -n 3
 # Set where `make test` has just passed: then only what it leaves out is run.
 AFTER_TEST ?=
 # Set for a tenth of the whole bench.
