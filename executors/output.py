@@ -9,6 +9,7 @@ from typing import Final
 LIMIT: Final = 64 * 1024
 MAX_ERROR: Final = 16 * 1024
 _MARKER_ROOM: Final = 64
+_DECODER: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class Output:
@@ -25,7 +26,7 @@ class Output:
         self._tail_room = limit - self._head_room
         self._head = bytearray()
         self._tail = bytearray()
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _DECODER("replace")
         self._lock = threading.Lock()
         self._seen = 0
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ from scheduler.store.upgrade import upgrade_schema
 BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 _TEMPLATE = "upgraded"
 _LOCK = 4_711
+# Who runs the tests in the background of a shell has Ctrl-C ignored, and so would every command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 NewDatabase: TypeAlias = Callable[[str], AbstractContextManager[str]]
 
 

@@ -77,7 +77,7 @@ def manual_run_name(project: str, domain: str, task: str, trigger: str, key: str
     return beginning + "manual-" + _digest(quoted + '"manual",' + encode_basestring(key) + "]")
 
 
-# A burst has few slots and a steady trigger has one name: both are put into words once.
+# A burst has few slots, and its triggers few tasks: both are put into words once.
 @lru_cache(maxsize=1024)
 def _stamped(slot: Micros) -> tuple[str, str]:
     if slot % SECOND:
@@ -85,10 +85,13 @@ def _stamped(slot: Micros) -> tuple[str, str]:
     return to_datetime(slot).strftime("%Y%m%dt%H%M%S-"), f'"{to_rfc3339(slot)}"]'
 
 
-@lru_cache(maxsize=4096)
 def _quoted(project: str, domain: str, task: str, trigger: str) -> tuple[str, str]:
-    names = ",".join(encode_basestring(name) for name in (project, domain, task, trigger))
-    return slug(trigger) + "-", f"[{names},"
+    return slug(trigger) + "-", f"{_quoted_task(project, domain, task)}{encode_basestring(trigger)},"
+
+
+@lru_cache(maxsize=4096)
+def _quoted_task(project: str, domain: str, task: str) -> str:
+    return f"[{encode_basestring(project)},{encode_basestring(domain)},{encode_basestring(task)},"
 
 
 def _digest(text: str) -> str:

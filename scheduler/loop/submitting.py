@@ -72,6 +72,7 @@ class Submitting:
         self._transactions = transactions
         self._performer = performer
         self._waiting = waiting
+        self._external = {name for name, item in performer.executors.items() if isinstance(item, ExternalJob)}
         self._intents: Batching[Deferral, tuple[bool, str | None]] = Batching(self._store_intents)
         self._jobs: Batching[HeldWait, Written] = Batching(self._store_jobs)
         self.submitted = 0
@@ -79,7 +80,7 @@ class Submitting:
 
     def is_for(self, execution: Execution) -> bool:
         """Whether the run is performed as a job of a service."""
-        return isinstance(self._performer.executors[execution.run.executor], ExternalJob)
+        return execution.run.executor in self._external
 
     async def submit(self, submission: Submission) -> None:
         """Returns once the run's job is stored, or the run is left to be looked at, queued again or over.

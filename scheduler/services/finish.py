@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
@@ -16,6 +16,9 @@ from scheduler.services.plan import Planning
 from scheduler.services.take import Execution
 from scheduler.store.run_results import FinishedAttempt
 from scheduler.store.transaction import Transaction
+
+_BAD: Final = frozenset((Phase.FAILED, Phase.TIMED_OUT))
+_SCHEDULED: Final = Kind.SCHEDULED.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,7 @@ def _ended_badly(item: Ended) -> bool:
 
 
 def _failed(item: Ended, row: FinishedAttempt) -> bool:
-    failed = row.phase in (Phase.FAILED.value, Phase.TIMED_OUT.value)
-    return failed and item.execution.run.kind == Kind.SCHEDULED.value
+    return row.phase in _BAD and item.execution.run.kind == _SCHEDULED
 
 
 def next_attempt_at(item: Ended, now: Micros) -> Micros | None:
@@ -127,12 +129,12 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         name=run.name,
         fence=run.fence,
         owner=run.owner,
-        phase=(Phase.QUEUED if again is not None else item.phase).value,
+        phase=Phase.QUEUED if again is not None else item.phase,
         not_before=again,
         known_end=item.known and _ended_badly(item),
         error=storable(item.error),
         outputs=_outputs_text(item.outputs),
-        attempt_phase=item.phase.value,
+        attempt_phase=item.phase,
         started_at=run.started_at,
         output=storable(item.output),
     )

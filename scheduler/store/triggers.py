@@ -166,8 +166,7 @@ class TriggerTable:
         # A LIMIT with SKIP LOCKED is only safe inside a materialised CTE: outside, a plan may run it twice.
         claimed = self._tx.dialect.locked(statement, of=trigger_due, skip=True).cte("due")
         claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
-        rows = self._tx.connection.execute(select(claimed))
-        return [DueRow(*row) for row in rows]
+        return [DueRow(*row) for row in self._tx.connection.execute(select(claimed)).all()]
 
     # --- definitions -------------------------------------------------------------------------------------------------
 
@@ -182,7 +181,7 @@ class TriggerTable:
     def _load(self, trigger_ids: Iterable[int], *, whole: bool) -> dict[int, RowMapping]:
         statement, batch = _load(self._tx.dialect, whole)
         given = batch.send([(trigger_id,) for trigger_id in sorted(trigger_ids)])
-        return {row["id"]: row for row in self._tx.connection.execute(statement, given).mappings()}
+        return {row["id"]: row for row in self._tx.connection.execute(statement, given).mappings().all()}
 
     def names(self, trigger_ids: Iterable[int]) -> dict[int, str]:
         """The names of these triggers within their tasks."""
