@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.store.dialect import refuse_network_file_system
@@ -93,7 +94,7 @@ def _open_sqlite(url: URL) -> Engine:
         # The driver's own BEGIN would be deferred: a later write could then meet "database is locked" at once.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
@@ -107,6 +108,21 @@ def _open_sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Puts the file into WAL mode, in which it then stays.
+
+    The switch is the one statement that SQLite's busy timeout does not wait for: of two who open a new file at once,
+    one is told "database is locked" although the other is done in milliseconds.
+    """
+    switch = Retrying(
+        retry=retry_if_exception_message(match="database is locked"),
+        wait=wait_random_exponential(multiplier=0.01, max=0.2),
+        stop=stop_after_delay(_BUSY_SECONDS),
+        reraise=True,
+    )
+    switch(cursor.execute, "PRAGMA journal_mode=WAL")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,24 @@ def test_two_upgrades_at_once_wait_for_each_other(empty_database_url: str) -> No
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_many_who_open_a_new_file_at_once_all_come_in(tmp_path: Path) -> None:
+    # SQLite does not wait for the switch of a new file to its write-ahead log: whoever comes second is refused at once.
+    def opened(url: str, begin: threading.Barrier) -> None:
+        store = Store.open(url)
+        begin.wait()
+        with store.engine.connect() as connection:
+            found.append(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+        store.close()
+
+    found: list[str] = []
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(25):
+            url, begin = f"sqlite:///{tmp_path}/{number}.db", threading.Barrier(8)
+            for opening in [threads.submit(opened, url, begin) for _ in range(8)]:
+                opening.result()
+    assert found == ["wal"] * 200
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
