@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from scheduler.store.dialect import Dialect
 
@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def prepared(build: Callable[Concatenate[Dialect, P], T]) -> Callable[Concatenate[Dialect, P], T]:
+class prepared(Generic[P, T]):  # noqa: N801 - a decorator
     """A function that builds statements for a database, made to build them once for each kind.
 
         @prepared
@@ -20,12 +20,18 @@ def prepared(build: Callable[Concatenate[Dialect, P], T]) -> Callable[Concatenat
     What changes from call to call is a parameter of the statement, or a `dialect.batch(…)` in it. Further arguments, each
     of a few values and given by position, are part of the statement: it is built once for each of them, too.
     """
-    built: dict[tuple[object, ...], T] = {}
 
-    def get(dialect: Dialect, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __init__(self, build: Callable[Concatenate[Dialect, P], T]) -> None:
+        self._build = build
+        self._built: dict[tuple[object, ...], T] = {}
+
+    def __call__(self, dialect: Dialect, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What was built for this kind of database and these arguments, now or before."""
         key = (dialect.name, *args)
-        if key not in built:
-            built[key] = build(dialect, *args, **kwargs)
-        return built[key]
+        if key not in self._built:
+            self._built[key] = self._build(dialect, *args, **kwargs)
+        return self._built[key]
 
-    return get
+    def forget(self) -> None:
+        """Everything is built anew, of what the functions say by then that it is made of."""
+        self._built.clear()

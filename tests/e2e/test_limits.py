@@ -94,12 +94,12 @@ def test_a_rate_is_kept_and_used_in_full(
     allowed = burst + per_second * watched
     with capsys.disabled():
         print(f"\n{per_second} a second, {burst} at once: {len(times)} of {allowed} in {watched} s")
-    # Who is sent off in time may arrive a little later, and so a little closer to the next one.
+    # Who is sent off in time may arrive half a second later on a busy machine, and so be that much closer to the next.
     closest = max(
         (later + 1 - earlier) - burst - per_second * (times[later] - times[earlier])
         for earlier, later in combinations(range(len(times)), 2)
     )
-    assert closest <= 2
+    assert closest <= per_second / 2
     assert len([at for at in times if at < first + 0.9]) <= burst + per_second
     assert len(times) >= 0.9 * allowed
 

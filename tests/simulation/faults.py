@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from secrets import token_hex
+from types import ModuleType
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -25,6 +26,7 @@ from scheduler.store import run_lookups
 from scheduler.store.gates import Gates
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.meta import MetaTable
+from scheduler.store.prepared import prepared
 from scheduler.store.run_endings import RunEndings
 from scheduler.store.run_results import RunResults
 from scheduler.store.runs import RunTable
@@ -34,23 +36,38 @@ from scheduler.store.workers import WorkerTable
 
 
 class Garden:
-    """Where faults are planted; what grew there is gone after the test."""
+    """Where faults are planted; what grew there is gone when it is left."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
+    def __enter__(self) -> Garden:
+        self._monkeypatch = pytest.MonkeyPatch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monkeypatch.undo()
+        _forget_statements()
 
     def plant(self, owner: Any, name: str, wrong: Callable[..., Any]) -> None:
         """Puts `wrong` in the place of a class's method, or of a module's function wherever that was imported."""
         right = getattr(owner, name)
         self._monkeypatch.setattr(owner, name, wrong)
-        if isinstance(owner, type):
-            return
-        for module in [
-            each for key, each in sys.modules.items() if key.startswith(("scheduler.", "tests.simulation."))
-        ]:
-            for attribute, value in list(vars(module).items()):
-                if value is right:
-                    self._monkeypatch.setattr(module, attribute, wrong)
+        if not isinstance(owner, type):
+            for module in _modules("scheduler.", "tests.simulation."):
+                for attribute, value in list(vars(module).items()):
+                    if value is right:
+                        self._monkeypatch.setattr(module, attribute, wrong)
+        _forget_statements()
+
+
+def _forget_statements() -> None:
+    """What was put together from the right parts is put together from the planted ones, and the other way round."""
+    for module in _modules("scheduler.store."):
+        for value in vars(module).values():
+            if isinstance(value, prepared):
+                value.forget()
+
+
+def _modules(*prefixes: str) -> list[ModuleType]:
+    return [module for name, module in sys.modules.items() if name.startswith(prefixes)]
 
 
 Fault: TypeAlias = Callable[[Garden], None]

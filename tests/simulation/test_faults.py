@@ -24,8 +24,8 @@ def test_a_rare_mistake_is_noticed_too(fault: Fault, here: Universe) -> None:
 
 
 def assert_noticed(fault: Fault, here: Universe, worlds: int) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        fault(Garden(monkeypatch))
+    with Garden() as garden:
+        fault(garden)
         for seed in range(worlds):
             try:
                 here.play(seed)
