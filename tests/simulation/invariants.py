@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import text
-
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Phase
@@ -19,7 +17,7 @@ Invariant: TypeAlias = Callable[[World], Iterator[str]]
 
 def rows(world: World, statement: str) -> list[Any]:
     with world.store.read() as tx:
-        return list(tx.connection.execute(text(statement)).all())
+        return list(tx.connection.exec_driver_sql(statement).all())
 
 
 def one_run_per_slot(world: World) -> Iterator[str]:

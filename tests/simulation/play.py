@@ -65,7 +65,7 @@ class Universe:
                 tx.connection.execute(text(f"TRUNCATE {', '.join(self._tables)} RESTART IDENTITY CASCADE"))
                 return
             for name in self._tables:
-                tx.connection.execute(text(f"DELETE FROM {name}"))
+                tx.connection.exec_driver_sql(f"DELETE FROM {name}")
 
 
 @contextmanager

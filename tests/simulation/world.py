@@ -12,8 +12,6 @@ from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import text
-
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import SECOND, Micros, parse_rfc3339, to_datetime, to_rfc3339
 from scheduler.errors import StoreUnavailable
@@ -302,5 +300,6 @@ class World:
         for model in self.triggers.values():
             model.stored_ranges.clear()
         with self.store.read() as tx:
-            for row in tx.connection.execute(text("SELECT trigger_id, from_slot, to_slot FROM skips")):
-                self.triggers[row.trigger_id].stored_ranges.append((row.from_slot, row.to_slot))
+            found = tx.connection.exec_driver_sql("SELECT trigger_id, from_slot, to_slot FROM skips").all()
+        for trigger_id, first, last in found:
+            self.triggers[trigger_id].stored_ranges.append((first, last))
