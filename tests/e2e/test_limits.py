@@ -70,7 +70,8 @@ def test_a_tasks_limit_holds_across_three_workers_is_used_in_full_and_starves_no
     assert most_at_once(target.of("saturated")) == most
     assert most_at_once(target.of("modest")) <= 2
     assert len({visit.worker for visit in target.of("saturated")}) > 1
-    assert used > 0.8
+    # Places that nobody fills before his next look in a second would be used by less than half.
+    assert used > 0.65
     assert all(len(times) >= watched and times[-1] < 2 for times in late.values())
     assert max(target.keys("saturated").values()) == 1
 
