@@ -142,7 +142,7 @@ def test_full_workers_leave_runs_to_others_and_never_hold_more_than_they_may(
     assert most_at_once(of_worker(target.visits, "small")) == small
     assert most_at_once(of_worker(target.visits, "large")) == large
     assert most_at_once(target.of("limited")) <= 2
-    assert min(used.values()) > 0.8
+    assert min(used.values()) > 0.65
     assert (
         max(visit_count for label in ("turns", "limited", "free") for visit_count in target.keys(label).values()) == 1
     )
