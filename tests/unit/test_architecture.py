@@ -70,7 +70,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "psycopg": ("scheduler.store",),
     "apscheduler": ("scheduler.loop.beats",),
     "croniter": ("scheduler.domain.occurrences",),
-    "tenacity": ("scheduler.loop.transactions", "executors"),
+    "tenacity": ("scheduler.store.engine", "scheduler.loop.transactions", "executors"),
     # Airflow is another interpreter's: see executors/airflow/child/main.py.
     "airflow": (),
     "aiohttp": ("executors", "scheduler.app", "scheduler.web"),
