@@ -55,7 +55,7 @@ def test_on_time_runs_start_on_time_while_half_a_million_late_ones_wait(
             f"{queued} queued, {started} started"
         )
     assert len(prompt) >= WATCHED - 5
-    assert lateness[-1] <= 3.0
+    assert lateness[-1] <= 2.0
     assert started >= (WATCHED - 15) * 100 / 2
     # Every late trigger is decided whole or not yet: how many there are depends on the machine.
     assert queued % LATE == 0

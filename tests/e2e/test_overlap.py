@@ -107,9 +107,8 @@ def test_each_overlap_policy_does_with_slow_commands_what_it_says(
             f"\n{kind}: from the end of one command to the start of the one that waits {max(gaps):.2f} s at most, "
             f"{sum(gaps) / len(gaps):.2f} s on average; cancel_other started after its slot by {behind:.2f} s at most"
         )
-    assert sum(gaps) / len(gaps) < 0.5
-    assert max(gaps) < 0.9
-    assert behind < 1.5
+    assert max(gaps) < 0.5
+    assert behind < 1
     assert not world.children()
 
 
@@ -190,4 +189,4 @@ def test_a_run_that_waits_past_its_deadline_ends_within_a_second_of_it(
     assert not {run["name"] for run in expired} & {one.key for one in executions(tmp_path, "short")}
     assert slots_of(world.ledger("short")) == sorted(run["scheduled_at"] for run in world.runs("short"))
     assert min(late) >= 0
-    assert max(late) <= 2
+    assert max(late) <= 1
