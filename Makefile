@@ -30,7 +30,8 @@ test: $(VENV)/.installed-dev lint ## check the code and run the quick tests, Pos
 	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m "not heavy" $(QUICK)
 
 test-all: $(VENV)/.installed-dev ## run every test: long simulations, killed workers, other products
-	@cd "$(ROOT)" && "$(BIN)/python" -m pytest $(if $(AFTER_TEST),-m heavy) $(HEAVY)
+	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m "$(if $(AFTER_TEST),heavy and )not alone" $(HEAVY)
+	@cd "$(ROOT)" && "$(BIN)/python" -m pytest -m alone
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	@cd "$(ROOT)" && "$(BIN)/ruff" check . && "$(BIN)/ruff" format --check --quiet . && "$(BIN)/mypy"

@@ -272,6 +272,7 @@ def test_events_that_come_to_two_workers_end_runs_once(
     assert_each_ended_once(world, jobs)
 
 
+@pytest.mark.alone
 def test_fifty_triggers_that_block_do_not_stall_the_worker(
     airflow_python: Path, airbyte: FakeAirbyte, new_world: NewWorld, sqlite_url: str
 ) -> None:

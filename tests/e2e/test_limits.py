@@ -14,7 +14,7 @@ from tests.e2e.conftest import NewWorld
 from tests.e2e.targets import Target, Visit, http_executor, most_at_once, seconds_spent
 from tests.e2e.worlds import World, open_runs, task
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.alone]
 # Of some looks the best counts, where what else a machine does may hold up any process for a moment.
 LOOKS = 3
 
