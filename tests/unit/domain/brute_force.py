@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib import resources
-from itertools import pairwise
+from itertools import pairwise, product
 from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,8 +43,9 @@ def fires(case: Case, zone: str, dst: str, first: date, last: date) -> list[int]
     found: set[int] = set()
     info = zoneinfo_of(zone)
 
+    @cache  # neighbouring days look at the same hours
     def offset(instant: int) -> int:
-        return int((EPOCH + timedelta(seconds=instant)).astimezone(info).utcoffset().total_seconds())  # type: ignore[union-attr]
+        return int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds())  # type: ignore[union-attr]
 
     for number in range((last - first).days + 1):
         today = first + timedelta(days=number)
@@ -53,18 +54,15 @@ def fires(case: Case, zone: str, dst: str, first: date, last: date) -> list[int]
         midnight = (today - EPOCH.date()).days * 86_400
         hourly = [(instant, offset(instant)) for instant in range(midnight - 100_800, midnight + 187_200, 3_600)]
         offsets = {shift for _, shift in hourly}
-        for minute in range(1_440):
-            if minute // 60 not in case.hours or minute % 60 not in case.minutes:
-                continue
-            for second in case.seconds:
-                reading = midnight + minute * 60 + second
-                instants = sorted(reading - o for o in offsets if len(offsets) == 1 or offset(reading - o) == o)
-                if dst == "instant" or (dst == "once" and case.interval):
-                    found.update(instants)
-                elif instants:
-                    found.add(instants[0])
-                elif dst == "once":
-                    found.add(_gap_end(reading, hourly, offset))
+        for hour, minute, second in product(case.hours, case.minutes, case.seconds):
+            reading = midnight + hour * 3_600 + minute * 60 + second
+            instants = sorted(reading - o for o in offsets if len(offsets) == 1 or offset(reading - o) == o)
+            if dst == "instant" or (dst == "once" and case.interval):
+                found.update(instants)
+            elif instants:
+                found.add(instants[0])
+            elif dst == "once":
+                found.add(_gap_end(reading, hourly, offset))
     return sorted(found)
 
 
