@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from scheduler.domain.automation import At
@@ -280,10 +281,13 @@ def test_what_dead_and_frozen_workers_leave_behind_is_counted_by_those_who_deal_
             go.touch()
             world.until(lambda: marks(file, "end").total() == 12, "all commands have ended, the frozen one's too")
             world.until(lambda: world.count("phase = 'SUCCEEDED'") == 6, "all runs are over")
-            one.thaw()
+            # Told that it is dead before its results are recorded, it would drop them: it cannot ask while its row is held.
+            with psycopg.connect(postgres_url) as holding:
+                holding.execute("SELECT FROM workers WHERE name = 'one' FOR UPDATE")
+                one.thaw()
+                world.until(lambda: one.log().count("a late result does not count") == 6, "its results are refused")
             one.until_said("this worker was declared dead")
             first.until_ready()
-            world.until(lambda: one.log().count("a late result does not count") == 6, "its results are refused")
             refused = one.log().count("a late result does not count")
             assert first.figure("scheduler_fences_refused_total") == refused == 6
             assert first.total("scheduler_runs_finished_total") == 0
