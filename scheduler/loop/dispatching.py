@@ -21,6 +21,7 @@ from scheduler.loop.performing import Performer
 from scheduler.loop.places import Places, Rate
 from scheduler.loop.submitting import Submission, Submitting
 from scheduler.loop.transactions import Transactions
+from scheduler.loop.turnstile import Turnstile
 from scheduler.services.finish import Ended
 from scheduler.services.fire import Fired
 from scheduler.services.recover import hand_back
@@ -52,6 +53,7 @@ class Dispatching:
         finishing: Finishing,
         *,
         places: int,
+        abreast: int,
         late_per_pass: int,
         limits: Mapping[str, int],
         rates: Mapping[str, Rate],
@@ -76,8 +78,10 @@ class Dispatching:
         self._cancelled: dict[tuple[str, int], str] = {}
         # Attempts whose outcome is told and whose code still runs, in a thread that cannot be stopped.
         self._over: set[tuple[str, int]] = set()
-        # Who takes runs counts the room, takes, and starts what was taken before anybody else counts.
-        self._counting = asyncio.Lock()
+        # Who takes queued runs counts the room, takes, and starts what was taken before anybody else counts. Those who
+        # take runs as they fire may do so together, each of a part of the room.
+        self._counting = Turnstile(abreast)
+        self.abreast = abreast
         self._turns_after = 0
         self._turns_missed = False
         self._late_waiting = False
@@ -102,21 +106,26 @@ class Dispatching:
         return len(self._running)
 
     @contextlib.asynccontextmanager
-    async def room_on_time(self) -> AsyncIterator[tuple[int, dict[str, int]]]:
+    async def room_on_time(self, wanted: int) -> AsyncIterator[tuple[int, dict[str, int]]]:
         """How many on-time runs may be taken as they fire, and of which executors; none while older ones wait.
 
-        Where there is room nobody else takes any until the block ends.
+        The room is the caller's own until the block ends: at least for as many as are `wanted`, where there is so much, and
+        beyond that for its share.
         """
         async with contextlib.AsyncExitStack() as held:
-            await held.enter_async_context(self._counting)
-            places = self.places_on_time()
-            if places == 0:
+            await held.enter_async_context(self._counting.together())
+            free = self.places_on_time()
+            if free == 0:
                 await held.aclose()
-            yield places, self._places.room() if places else {}
+                yield 0, {}
+                return
+            places = min(free, max(wanted, free // self.abreast))
+            with self._places.set_apart(places) as room:
+                yield places, room
 
     def places_on_time(self) -> int:
         """How many runs may be taken as they fire: none while older ones wait."""
-        free = self._places.free()
+        free = self._places.unspoken()
         return 0 if self._backlog else free - self._reserved(free)
 
     async def room_soon(self, wanted: int) -> None:
@@ -128,7 +137,7 @@ class Dispatching:
         loop = asyncio.get_running_loop()
         enough = min(wanted, self._places.total) // 2
         until = loop.time() + _PATIENCE_SECONDS
-        while self._places.free() < enough or self._finishing.behind > 2 * wanted:
+        while self._places.unspoken() < enough or self._finishing.behind > 2 * wanted:
             left = until - loop.time()
             if self._backlog or loop.time() < self._impatient_until:
                 return
@@ -158,7 +167,7 @@ class Dispatching:
     async def run_once(self) -> None:
         """Fills the free places with queued runs, then arms the alarm for the next run that may start."""
         self._drained = False
-        async with self._counting:
+        async with self._counting.alone():
             drained = await self._fill(self._places.free())
         await self._arm()
         self._drained = drained
@@ -313,7 +322,7 @@ class Dispatching:
 
     async def settle(self) -> None:
         """Returns once nobody is in the middle of taking runs: what was taken has started."""
-        async with self._counting:
+        async with self._counting.alone():
             pass
 
     async def wait_until_idle(self, seconds: float) -> None:
@@ -348,11 +357,11 @@ class Dispatching:
         Runs that are ours and in no place here are handed back: a commit's answer was lost on the way. Executions that are
         not ours any more end: somebody took the run while this worker was cut off.
         """
-        if self._counting.locked() or self._finishing.pending:
+        if self._counting.busy or self._finishing.pending:
             return
         before = set(self._executions)
         held = await self._transactions.run(_held, self.incarnation)
-        if self._counting.locked() or self._finishing.pending:
+        if self._counting.busy or self._finishing.pending:
             return
         stray = [key for key in held.items() if key not in before | self._executions.keys()]
         if stray:

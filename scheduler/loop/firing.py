@@ -57,6 +57,7 @@ class Firing:
         self._batch = fire_batch
         self._floor: tuple[Micros, float] | None = None
         self._late_limit = _FIRST_LATE
+        self._behind: Micros = 0
         self._unsynced = True
         self._clock_set_back = False
         self._calm_until = 0.0
@@ -95,17 +96,29 @@ class Firing:
         self._calm_until = math.inf if delay is None else asyncio.get_running_loop().time() + delay / SECOND
 
     async def _fire_on_time(self) -> None:
-        """Decides all that is due within the grace, at the pace of runs that are over in no time."""
-        behind: Micros = 0
-        more = True
-        while more:
-            if behind < self._planning.misfire_grace // _PACED_SHARE:
-                await self._dispatching.room_soon(self._batch)
-            # What is fired beyond the places would be queued, and what follows it too.
-            limit = min(self._batch, self._dispatching.places_on_time() or self._batch)
-            fired = await self._fire(on_time=True, limit=limit)
-            more = fired.claimed >= limit
-            behind = max(fired.lateness, default=0)
+        """Decides all that is due within the grace; where there is much, while one batch is written the next is decided."""
+        self._behind = 0
+        if not await self._fire_batch_on_time():
+            return
+        lanes = [self._fire_batches_on_time() for _ in range(self._dispatching.abreast)]
+        # Each to its end, whatever becomes of the other: what a batch has taken must come to its start.
+        for error in await asyncio.gather(*lanes, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _fire_batches_on_time(self) -> None:
+        while await self._fire_batch_on_time():
+            pass
+
+    async def _fire_batch_on_time(self) -> bool:
+        """Decides a batch of what is due within the grace, at the pace of runs that are over in no time; False if all."""
+        if self._behind < self._planning.misfire_grace // _PACED_SHARE:
+            await self._dispatching.room_soon(self._batch)
+        # What is fired beyond the places would be queued, and what follows it too.
+        limit = min(self._batch, self._dispatching.places_on_time() or self._batch)
+        fired = await self._fire(on_time=True, limit=limit)
+        self._behind = max(fired.lateness, default=0)
+        return fired.claimed >= limit
 
     @property
     def calm(self) -> float:
@@ -180,7 +193,7 @@ class Firing:
         now = asyncio.get_running_loop().time()
         if self._floor is not None and now - self._floor[1] > _FLOOR_SECONDS:
             self._floor = None
-        async with self._dispatching.room_on_time() as (places, room):
+        async with self._dispatching.room_on_time(limit) as (places, room):
             fired = await self._transactions.run(
                 _fire_on_time if on_time else fire_due,
                 self._planning,

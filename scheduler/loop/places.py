@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -59,6 +60,8 @@ class Places:
         self._buckets = {name: _Bucket(rate) for name, rate in rates.items()}
         self._clock = clock
         self._held: Counter[str] = Counter()
+        self._apart: Counter[str] = Counter()
+        self._all_apart = 0
         self._closed = False
 
     def close(self) -> None:
@@ -78,6 +81,23 @@ class Places:
         room = min(free, self._limits.get(name, self.total) - self._held[name])
         bucket = self._buckets.get(name)
         return max(0, room if bucket is None else min(room, bucket.left(now)))
+
+    def unspoken(self) -> int:
+        """How many of the free places nobody has set apart."""
+        return max(0, self.free() - self._all_apart)
+
+    @contextlib.contextmanager
+    def set_apart(self, most: int) -> Iterator[dict[str, int]]:
+        """Room for at most that many runs, in which until the end of the block nobody else gets a part."""
+        most = min(most, self.unspoken())
+        room = {name: max(0, min(places - self._apart[name], most)) for name, places in self.room().items()}
+        self._apart.update(room)
+        self._all_apart += most
+        try:
+            yield room
+        finally:
+            self._apart.subtract(room)
+            self._all_apart -= most
 
     def occupy(self, executor: str) -> None:
         """A run starts."""

@@ -116,12 +116,15 @@ class Worker:
             executors, self._clock, prepare, http_session=http_session, secrets=secrets, hidden_env=hidden_env
         )
         self.finishing = Finishing(self.transactions, options.planning, worker=self._name)
+        # A second batch is on its way beside the first only where there are places for both: else it would queue its runs.
+        ample = options.max_concurrent_runs >= self.transactions.abreast * options.fire_batch
         self.dispatching = Dispatching(
             self.transactions,
             self.beats,
             self.performer,
             self.finishing,
             places=options.max_concurrent_runs,
+            abreast=self.transactions.abreast if ample else 1,
             late_per_pass=options.max_catchup_runs_per_loop,
             limits=limits or {},
             rates=rates or {},

@@ -50,7 +50,8 @@ def burst(folder: Path, url: str, runs: int, workers: int = 1) -> Burst:
     world = World(
         folder,
         url,
-        worker={"lease": "30s", "resync_interval": "30s", "max_concurrent_runs": 1000},
+        # Places for some batches: so one is written while the next is decided.
+        worker={"lease": "30s", "resync_interval": "30s", "max_concurrent_runs": 4000},
         executors={"noop": {"use": "tests.bench.noop:Noop"}},
         logs={"level": "info"},
     )

@@ -12,7 +12,7 @@ import pytest
 from scheduler.domain.instants import SECOND
 from tests.e2e.conftest import NewWorld
 from tests.e2e.targets import Target, Visit, http_executor, most_at_once, seconds_spent
-from tests.e2e.worlds import World, open_runs, task
+from tests.e2e.worlds import World, assert_every_second_once, open_runs, task
 
 pytestmark = [pytest.mark.heavy, pytest.mark.alone]
 # Of some looks the best counts, where what else a machine does may hold up any process for a moment.
@@ -155,6 +155,36 @@ def test_full_workers_leave_runs_to_others_and_never_hold_more_than_they_may(
     assert (
         max(visit_count for label in ("turns", "limited", "free") for visit_count in target.keys(label).values()) == 1
     )
+
+
+@pytest.mark.postgres
+def test_two_batches_on_their_way_at_once_share_the_room_that_there_is(
+    new_world: NewWorld, postgres_url: str, target: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    most, seconds = 4, 8
+    every_second = [{"name": f"t{number}", "every": "1s"} for number in range(150)]
+    world = new_world(
+        postgres_url,
+        [
+            calling(target, "call", 0.05, triggers=40),
+            {**task("quick", "logging"), "triggers": every_second},
+        ],
+        executors={**http_executor(max_concurrent_runs=most), "logging": {"use": "logging"}},
+        worker={"max_concurrent_runs": 60, "fire_batch": 20},
+        logs={"level": "warning"},
+    )
+    with world.worker() as worker:
+        worker.until(lambda: len(target.visits) >= seconds * 40, "some seconds of it", 60)
+        assert worker.stop() == 0
+
+    held = target.of("call")
+    with capsys.disabled():
+        print(f"\ntwo batches at once: {len(held)} calls, {most_at_once(held)} at once at most")
+    assert most_at_once(held) == most
+    assert max(target.keys("call").values()) == 1
+    for name, triggers in (("call", 40), ("quick", 150)):
+        for number in range(triggers):
+            assert_every_second_once(world.ledger(name, f"t{number}"))
 
 
 @pytest.mark.postgres
