@@ -92,8 +92,9 @@ def test_ctrl_c_exits_130_without_a_word(tmp_path: Path, clock: ManualClock) -> 
         port = silent.getsockname()[1]
         world.config.write_text(SETTINGS + f'database: {{url: "postgresql://me@127.0.0.1:{port}/x?sslmode=disable"}}\n')
         command = scheduler("--config", str(world.config), "runs", "list")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            silent.accept()  # It waits for a server that never answers.
+        # The connection is kept open: it waits for a server that never answers, not for one that has gone.
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as process, silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")

@@ -341,19 +341,18 @@ def test_a_cancelled_call_is_cancelled(server: FakeConnectors) -> None:
         async def work(executor: FlyteServiceExecutor, run: RunContext) -> bool:
             creating = asyncio.ensure_future(executor.create(run))
             silent.setblocking(False)
-            await eventually(lambda: _accepted(silent))
-            return await cancel(creating)
+            with await eventually(lambda: _accepted(silent)):
+                return await cancel(creating)
 
         options = {"endpoint": f"127.0.0.1:{silent.getsockname()[1]}", "insecure": True, "timeout": "30s"}
         assert use(server, work, options=options)
 
 
-def _accepted(listening: socket.socket) -> bool:
+def _accepted(listening: socket.socket) -> socket.socket | None:
     try:
-        listening.accept()
+        return listening.accept()[0]
     except BlockingIOError:
-        return False
-    return True
+        return None
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
