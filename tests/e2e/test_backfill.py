@@ -107,7 +107,8 @@ def test_two_workers_share_a_backfill_and_never_exceed_what_may_be_open(
         assert two.stop() == 0
     assert document["succeeded"] == 100
     assert most <= 6
-    keys = Counter(line.split()[1] for line in file.read_text().splitlines())
+    # A minute may have come meanwhile whose own run is none of the backfill's.
+    keys = Counter(line.split()[1] for line in file.read_text().splitlines() if "t-20250301t" in line)
     assert len(keys) == 100
     assert set(keys.values()) == {1}
     workers = Counter(
