@@ -148,9 +148,7 @@ def test_three_workers_on_postgresql_under_kills_freezes_and_a_restart_of_the_da
 ) -> None:
     tasks, triggers, seconds = 10, 30, 60
     names = [f"call-{number}" for number in range(tasks)]
-    # Small batches, and places for two of them: each worker has two on their way at once.
-    worker = {"lease": f"{LEASE:g}s", "fire_batch": 50}
-    world = new_world(server.url, worker=worker, executors=http_executor())
+    world = new_world(server.url, worker={"lease": f"{LEASE:g}s"}, executors=http_executor())
     assert world.call("db", "upgrade").returncode == 0
 
     def restart() -> None:
