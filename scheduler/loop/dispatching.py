@@ -82,6 +82,7 @@ class Dispatching:
         # take runs as they fire may do so together, each of a part of the room.
         self._counting = Turnstile(abreast)
         self.abreast = abreast
+        """How many batches may be fired at once, each with places of its own."""
         self._turns_after = 0
         self._turns_missed = False
         self._late_waiting = False

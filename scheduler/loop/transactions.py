@@ -31,9 +31,10 @@ class Transactions:
     def __init__(self, store: Store) -> None:
         self._store = store
         # SQLite has one writer however many threads ask; PostgreSQL's heartbeat must not queue behind large batches.
-        self.abreast = 1 if store.dialect.name == "sqlite" else 2
-        threads = 1 if store.dialect.name == "sqlite" else self.abreast + 2
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        one_writer = store.dialect.name == "sqlite"
+        self.abreast = 1 if one_writer else 2
+        """How many large transactions are worth having under way at once."""
+        self._threads = ThreadPoolExecutor(1 if one_writer else self.abreast + 2, thread_name_prefix="database")
         self._giving_up = _Flag()
         self.degraded_since: float | None = None
         self.answered_at: float | None = None
