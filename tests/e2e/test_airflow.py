@@ -31,7 +31,6 @@ AIRFLOW = ("apache-airflow==3.3.2", "apache-airflow-providers-airbyte==6.2.0")
 SYNC = "airflow.providers.airbyte.triggers.airbyte.AirbyteSyncTrigger"
 OPERATOR = "airflow.providers.airbyte.operators.airbyte.AirbyteTriggerSyncOperator"
 SENSORS = "airflow.providers.standard.sensors"
-LOOKS = 3
 
 
 @pytest.fixture(scope="session")
@@ -282,21 +281,17 @@ def test_fifty_triggers_that_block_do_not_stall_the_worker(
         web = Web(worker)
         worker.until(lambda: asked(airbyte, jobs), "all are watched", 60)
         airbyte.fail("slow", on="status", times=None, seconds=2)
-        # The best of some looks: what else a machine does may hold any process up, for a moment.
-        for _ in range(LOOKS):
-            reset(airbyte)
-            before = lags(web)
-            time.sleep(20)
-            after = lags(web)
-            answered = sum(job.asked for job in airbyte.jobs.values())
-            measured, quick = after[0] - before[0], after[1] - before[1]
-            if quick == measured:
-                break
+        reset(airbyte)
+        before = lags(web)
+        time.sleep(20)
+        after = lags(web)
+        answered = sum(job.asked for job in airbyte.jobs.values())
         airbyte.heal()
         airbyte.end("succeeded")
         worker.until(lambda: len(world.runs("watching", "SUCCEEDED")) == 50, "all have ended", 90)
         assert worker.stop() == 0
     assert 0 < answered <= 12  # Each of them holds its own process up for two seconds.
+    measured, quick = after[0] - before[0], after[1] - before[1]
     assert measured >= 30
     assert quick == measured, f"{measured - quick:g} of {measured:g} were later than 50 ms"
     assert_each_ended_once(world, jobs)
