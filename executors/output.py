@@ -26,14 +26,15 @@ class Output:
         self._tail_room = limit - self._head_room
         self._head = bytearray()
         self._tail = bytearray()
-        self._decoder = _DECODER("replace")
+        # Made for the first bytes: most attempts print nothing, or texts.
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._lock = threading.Lock()
         self._seen = 0
 
     def write(self, data: bytes | str) -> int:
         """Add what was printed; returns the length of `data`, as a text file's `write` does."""
         with self._lock:
-            text = data if isinstance(data, str) else self._decoder.decode(data)
+            text = data if isinstance(data, str) else self._decoded(data)
             if "\0" in text:
                 text = text.replace("\0", "\ufffd")
             self._keep(text.encode("utf-8", "replace"))
@@ -55,13 +56,20 @@ class Output:
     def text(self) -> str:
         """What is kept: everything, or the beginning, a line `… N bytes left out …` and the end."""
         with self._lock:
+            if self._decoder is None and not self._seen:
+                return ""
             head, tail, left_out = self._split()
             # A character that has only begun may yet be completed: shown as broken, not decided.
-            if self._decoder.getstate()[0] and len(head) + len(tail) + 3 <= self._limit:
+            if self._decoder is not None and self._decoder.getstate()[0] and len(head) + len(tail) + 3 <= self._limit:
                 tail += "\ufffd".encode()
         if not left_out:
             return (head + tail).decode()
         return f"{head.decode()}\n… {left_out} bytes left out …\n{tail.decode()}"
+
+    def _decoded(self, data: bytes) -> str:
+        if self._decoder is None:
+            self._decoder = _DECODER("replace")
+        return self._decoder.decode(data)
 
     def _keep(self, data: bytes) -> None:
         self._seen += len(data)

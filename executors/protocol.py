@@ -40,7 +40,8 @@ class Succeeded:
     outputs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "outputs", {} if self.outputs is None else self.outputs)
+        if self.outputs is None:
+            object.__setattr__(self, "outputs", {})
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,8 @@ def as_outcome(value: object) -> Outcome:
     if value is None:
         return Succeeded()
     if isinstance(value, Succeeded):
+        if type(value.outputs) is dict and not value.outputs:
+            return value  # Most runs: there is nothing to look through.
         if not isinstance(value.outputs, Mapping):
             raise PermanentError(f"Succeeded(outputs=…) takes a mapping, not a {type(value.outputs).__name__}")
         if fault := json_fault(value.outputs, "outputs"):

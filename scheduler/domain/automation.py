@@ -169,8 +169,12 @@ class At(_Occurrences):
             raise NeverFires("at", f"{self.instant.isoformat()} is not within 1970–2199")
         object.__setattr__(self, "instant", to_datetime(instant * SECOND))
 
+    @cached_property
+    def _second(self) -> int:
+        return from_datetime(self.instant) // SECOND
+
     def schedule(self, anchor: int | None = None, identity: str = "") -> Schedule:
-        return occurrences.compile_at(from_datetime(self.instant) // SECOND)
+        return occurrences.compile_at(self._second)
 
     def _compiled(self, activated_at: datetime | None) -> Schedule:
         return self.schedule()

@@ -13,9 +13,11 @@ from scheduler.domain.occurrences import Schedule, jitter_of
 from scheduler.domain.trigger import CatchUp, Overlap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """All that decides which slots fire; instants are epoch microseconds, `schedule` itself counts seconds.
+
+    Never changed once it is made: `frozen` would take five times as long to make one, and each fire does.
 
     `schedule` is None for a trigger that is fired by hand only. It holds every slot that is owed an entry; where
     `calendars` black days out, only the *free* ones among them may fire.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason
@@ -13,8 +12,7 @@ from scheduler.domain.trigger import Overlap
 MAX_BUFFERED: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Fire:
+class Fire(NamedTuple):
     """A slot that gets a run. `turn` is 0 on time, else the place in the round-robin over late triggers, from 1."""
 
     slot: Micros
@@ -43,7 +41,7 @@ def admit(
         return kept[:room], refused + [(fire, Reason.BUFFER_FULL) for fire in kept[room:]]
     covers = next((fire.covers for fire in kept if fire.covers is not None), None)
     # The newest speaks for a gap as well, should the run that was to cover it be among the others.
-    newest = kept[-1] if covers is None else replace(kept[-1], covers=covers)
+    newest = kept[-1] if covers is None else kept[-1]._replace(covers=covers)
     limit = {"skip": 0, "buffer_one": 1}.get(overlap)
     if limit is not None and open_runs > limit:
         return [], refused + [(fire, Reason.OVERLAP) for fire in kept]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
@@ -16,8 +17,7 @@ from scheduler.domain.overlap import Fire, admit
 from scheduler.domain.trigger import Overlap
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What was decided. `position` is the newest decided slot; `due_at` is None once nothing is left to come."""
 
     fires: tuple[Fire, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Protocol
 
 HORIZON: Final = 7_258_118_400
@@ -48,6 +49,10 @@ def fingerprint_of(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+# Schedules of a few numbers are made anew at every fire, often of the same ones.
+_fingerprint_of_few: Final = lru_cache(maxsize=4096)(fingerprint_of)
+
+
 class RateSchedule:
     """Fires at `first`, then every `interval` seconds: integers only, so no drift and no walking."""
 
@@ -81,7 +86,7 @@ class RateSchedule:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of("rate", self.first, self.interval)
+        return _fingerprint_of_few("rate", self.first, self.interval)
 
     def _until(self, t: int) -> int:
         """How many fires lie at or before t."""
@@ -110,4 +115,4 @@ class SingleSchedule:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of("at", self.instant)
+        return _fingerprint_of_few("at", self.instant)

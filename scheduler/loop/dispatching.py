@@ -241,49 +241,61 @@ class Dispatching:
         """Starts runs; `triggers` are the rows they were fired from, where the caller has just read them."""
         if not taken:
             return
-        if triggers is not None and all(run.spec_digest in self._specs for run in taken):
-            keys, names = _named_by(taken, triggers)
+        needed = {run.spec_digest for run in taken}
+        if triggers is not None and needed <= self._specs.keys():
+            executions = _executions_of(taken, triggers, self._specs)
         else:
             specs, keys, names = await self._transactions.run(describe_runs, taken, self._specs)
             self._specs.update(specs)
-        for run in taken:
-            self._specs.move_to_end(run.spec_digest)
-            project, domain, task = keys[run.task_id]
-            trigger = names.get(run.trigger_id) if run.trigger_id is not None else None
-            self._start(Execution(run, self._specs[run.spec_digest], project, domain, task, trigger))
+            executions = []
+            for run in taken:
+                trigger = None if run.trigger_id is None else names.get(run.trigger_id)
+                executions.append(Execution(run, self._specs[run.spec_digest], *keys[run.task_id], trigger))
+        for execution in executions:
+            self._start(execution)
+        for digest in needed:
+            self._specs.move_to_end(digest)
         while len(self._specs) > _SPECS_KEPT:
             self._specs.popitem(last=False)
 
     # --- executing ---------------------------------------------------------------------------------------------------
 
     def _start(self, execution: Execution) -> None:
-        key = (execution.run.name, execution.run.fence)
-        task = asyncio.create_task(self._occupy(execution), name=execution.run.name)
+        run = execution.run
+        key = (run.name, run.fence)
+        task = asyncio.get_running_loop().create_task(self._occupy(key, execution), name=run.name)
         self._running[key] = task
         self._executions[key] = execution
-        self._places.occupy(execution.run.executor)
-        task.add_done_callback(lambda _: self._left(key, execution))
+        self._places.occupy(run.executor)
 
-    async def _occupy(self, execution: Execution) -> None:
+    async def _occupy(self, key: tuple[str, int], execution: Execution) -> None:
         """One place: from the start of an attempt's code until that code has ended."""
-        run = execution.run
-        earlier = []
-        if run.fence > 1:  # Taken for the first time it can have none.
-            earlier = [task for (name, fence), task in self._running.items() if name == run.name and fence != run.fence]
-        if earlier:  # An abandoned attempt of the same run: its code must have ended first.
-            await asyncio.wait(earlier)
-        key = (run.name, run.fence)
+        try:
+            if execution.run.fence > 1:  # Taken for the first time it has no earlier attempt.
+                await self._earlier_ended(execution.run)
 
-        def report(ended: Ended) -> None:
-            self._over.add(key)
-            self._finishing.report(ended)
+            def report(ended: Ended) -> None:
+                self._over.add(key)
+                self._finishing.report(ended)
 
-        submitting = self._submitting()
-        if submitting.is_for(execution):
-            why, deferring = partial(self._cancelled.get, key), partial(self._over.add, key)
-            await submitting.submit(Submission(execution, report, why, deferring))
-        else:
-            await self._performer.perform(execution, report, lambda: self._cancelled.get(key))
+            why, submitting = partial(self._cancelled.get, key), self._submitting()
+            if submitting.is_for(execution):
+                await submitting.submit(Submission(execution, report, why, partial(self._over.add, key)))
+            else:
+                await self._performer.perform(execution, report, why)
+        finally:
+            self._left(key, execution)
+
+    async def _earlier_ended(self, run: TakenRun) -> None:
+        """Returns once the code of abandoned attempts of the same run has ended."""
+        attempts = [task for (name, fence), task in self._running.items() if name == run.name and fence != run.fence]
+        if attempts:
+            await asyncio.wait(attempts)
+
+    @staticmethod
+    def _cancel(task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step never comes to leave its place: so that step is taken first.
+        asyncio.get_running_loop().call_soon(task.cancel)
 
     def _left(self, key: tuple[str, int], execution: Execution) -> None:
         del self._running[key], self._executions[key]
@@ -312,7 +324,7 @@ class Dispatching:
         task = self._running.get(key)
         if task is None or key not in self._cancelled:
             return
-        task.cancel()
+        self._cancel(task)
         asyncio.get_running_loop().call_later(_ASK_AGAIN_SECONDS, self._ask_to_end, key)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
@@ -340,7 +352,7 @@ class Dispatching:
         left = set(stopped.values())
         for _ in range(_TIMES_ASKED):
             for task in left:
-                task.cancel()
+                self._cancel(task)
             if left:
                 _, left = await asyncio.wait(left, timeout=_ASK_AGAIN_SECONDS)
         if left:
@@ -373,16 +385,18 @@ class Dispatching:
             task = self._running.get(key)
             if task is not None and key not in self._over:
                 log.warning("a run is executed elsewhere: it ends here", run=key[0])
-                task.cancel()
+                self._cancel(task)
 
 
-def _named_by(
-    taken: Sequence[TakenRun], triggers: Mapping[int, Any]
-) -> tuple[dict[int, tuple[str, str, str]], dict[int, str]]:
-    rows = {run.trigger_id: triggers[run.trigger_id] for run in taken if run.trigger_id is not None}
-    keys = {run.task_id: rows[run.trigger_id] for run in taken if run.trigger_id is not None}
-    named = {task_id: (row["project"], row["domain"], row["task"]) for task_id, row in keys.items()}
-    return named, {trigger_id: row["name"] for trigger_id, row in rows.items()}
+def _executions_of(
+    taken: Sequence[TakenRun], triggers: Mapping[int, Any], specs: Mapping[str, TaskSpec]
+) -> list[Execution]:
+    executions = []
+    for run in taken:
+        assert run.trigger_id is not None  # Fired from one.
+        row, spec = triggers[run.trigger_id], specs[run.spec_digest]
+        executions.append(Execution(run, spec, row["project"], row["domain"], row["task"], row["name"]))
+    return executions
 
 
 def _until_ready(tx: Transaction, executors: list[str]) -> int | None:

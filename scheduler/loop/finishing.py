@@ -83,19 +83,20 @@ class Finishing:
         self._refuse(finished.refused)
         for trigger in finished.paused:
             log.warning("a trigger is paused: its runs keep failing", trigger=trigger)
-        counted = [item for item in batch if finished.counts(item)]
-        well = [item for item in counted if item.phase is Phase.SUCCEEDED]
-        if len(well) > ONE_BY_ONE:
+        counted = [item for item in batch if finished.counts(item)] if finished.refused else batch
+        told_singly = [item for item in counted if item.phase is not Phase.SUCCEEDED]
+        well = len(counted) - len(told_singly)
+        if well > ONE_BY_ONE:
             # Thousands a second are told of together: a line each would cost more than what it tells of.
-            log.info("finished", runs=len(well), phase=str(Phase.SUCCEEDED))
-        for item in counted:
-            if item.phase is not Phase.SUCCEEDED or len(well) <= ONE_BY_ONE:
-                _report(item, item.execution.run.name in finished.retried)
-        for item in batch:
-            if item.waited and self.on_wait_over is not None:
-                self.on_wait_over(item)
-        for item in counted:
-            if self.on_finished is not None:
+            log.info("finished", runs=well, phase=str(Phase.SUCCEEDED))
+        for item in told_singly if well > ONE_BY_ONE else counted:
+            _report(item, item.execution.run.name in finished.retried)
+        if self.on_wait_over is not None:
+            for item in batch:
+                if item.waited:
+                    self.on_wait_over(item)
+        if self.on_finished is not None:
+            for item in counted:
                 self.on_finished(item)
         if finished.retried and self.on_retry is not None:
             self.on_retry()

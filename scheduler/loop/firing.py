@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import structlog
 
@@ -195,12 +194,13 @@ class Firing:
             self._floor = None
         async with self._dispatching.room_on_time(limit) as (places, room):
             fired = await self._transactions.run(
-                _fire_on_time if on_time else fire_due,
+                fire_due,
                 self._planning,
                 limit=limit,
                 owner=self._dispatching.incarnation if places else None,
                 room=room,
                 places=places,
+                within=self._planning.misfire_grace if on_time else None,
                 floor=self._floor[0] if on_time and self._floor is not None else None,
                 only=only,
             )
@@ -258,12 +258,6 @@ def _span(runs: Sequence[NewRun]) -> str:
 def _key(fired: Fired, run: NewRun) -> str:
     row = fired.triggers[run.trigger_id]
     return f"{row['project']}/{row['domain']}/{row['task']}/{row['name']}"
-
-
-def _fire_on_time(tx: Transaction, planning: Planning, *, floor: Micros | None, **options: Any) -> Fired:
-    """`fire_due`, for triggers that have been due for no longer than the grace."""
-    within_grace = tx.now() - planning.misfire_grace
-    return fire_due(tx, planning, floor=within_grace if floor is None else max(floor, within_grace), **options)
 
 
 def _until_next_due(tx: Transaction) -> Micros | None:

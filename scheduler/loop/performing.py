@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import structlog
 
@@ -13,6 +14,7 @@ from executors.protocol import (
     Deferred,
     Executor,
     Failed,
+    Log,
     Outcome,
     Resumed,
     RunContext,
@@ -70,7 +72,12 @@ class Performer:
         context: RunContext | None = None
         try:
             context = self.context(execution, resumed_of(execution), printed_before(execution))
-            ended = await self._outcome(execution, context)
+            limit = self._seconds_left(execution)
+            if limit is None:
+                outcome = await self.executors[execution.run.executor].execute(context)
+                ended = _ended(execution, as_outcome(outcome), context)
+            else:
+                ended = await self._ended_within(limit, execution, context)
         except asyncio.CancelledError:
             why = cancelled()
             if why is None:
@@ -86,11 +93,8 @@ class Performer:
             await asyncio.wait([context.still_running])
             self.abandoned -= 1
 
-    async def _outcome(self, execution: Execution, context: RunContext) -> Ended:
+    async def _ended_within(self, limit: float, execution: Execution, context: RunContext) -> Ended:
         executor = self.executors[execution.run.executor]
-        limit = self._seconds_left(execution)
-        if limit is None:
-            return _ended(execution, as_outcome(await executor.execute(context)), context)
         try:
             async with asyncio.timeout(limit) as timer:
                 outcome = as_outcome(await executor.execute(context))
@@ -135,7 +139,7 @@ class Performer:
             task=execution.task,
             version=run.version,
             trigger=execution.trigger or "",
-            scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
+            scheduled_at=None if run.scheduled_at is None else _slot(run.scheduled_at),
             covers=covers,
             inputs=execution.inputs,
             kickoff_input=run.kickoff_arg if run.scheduled_at is not None else None,
@@ -144,7 +148,7 @@ class Performer:
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
             secrets=self._secrets,
             hidden_env=self._hidden_env,
-            log=structlog.get_logger("executors", run=run.name),  # bound at its first use
+            log=cast(Log, _RunLog(run.name)),
             clock=self._now,
             http_session=self._http_session,
             resumed=resumed,
@@ -173,11 +177,27 @@ class Performer:
         return to_datetime(self._clock.now())
 
 
+class _RunLog:
+    """The logger of a run, made whenever it is used: most runs say nothing."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(structlog.get_logger("executors", run=self._run), name)
+
+
+# A burst has few slots.
+_slot: Final = lru_cache(maxsize=1024)(to_datetime)
+
+
 def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -> Ended:
     output = (context.output.text() or None) if context is not None else None
     match outcome:
-        case Succeeded(outputs):
-            return Ended(execution, Phase.SUCCEEDED, outputs=outputs or {}, output=output)
+        case Succeeded():
+            return Ended(execution, Phase.SUCCEEDED, outputs=outcome.outputs or {}, output=output)
         case Failed(error, retryable, retry_after, known):
             return Ended(
                 execution,

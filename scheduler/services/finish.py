@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
@@ -21,8 +21,7 @@ _BAD: Final = frozenset((Phase.FAILED, Phase.TIMED_OUT))
 _SCHEDULED: Final = Kind.SCHEDULED.value
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """One attempt's outcome as the worker saw it.
 
     `retryable` False ends the run whatever attempts are left. `known` False means nobody can tell whether the target did
@@ -132,9 +131,9 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         phase=Phase.QUEUED if again is not None else item.phase,
         not_before=again,
         known_end=item.known and _ended_badly(item),
-        error=storable(item.error),
+        error=None if item.error is None else storable(item.error),
         outputs=_outputs_text(item.outputs),
         attempt_phase=item.phase,
         started_at=run.started_at,
-        output=storable(item.output),
+        output=None if item.output is None else storable(item.output),
     )

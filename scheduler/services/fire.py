@@ -54,6 +54,7 @@ def fire_due(
     owner: str | None = None,
     room: Mapping[str, int] | None = None,
     places: int = 0,
+    within: Micros | None = None,
     floor: Micros | None = None,
     only: int | None = None,
     source: str | None = None,
@@ -62,11 +63,12 @@ def fire_due(
     """Decides every due slot of at most `limit` due triggers.
 
     On-time runs of executors with `room` are taken by `owner` in the same transaction, at most `places`; all others are
-    left queued for any worker. `only` narrows it to one trigger, to find the one that spoils a batch; `source` to those
-    that a source deployed. `max_runs` stands in for the triggers' own cap on late runs, this once.
+    left queued for any worker. `within` leaves out triggers that have been due for longer than that. `only` narrows it to
+    one trigger, to find the one that spoils a batch; `source` to those that a source deployed. `max_runs` stands in for the
+    triggers' own cap on late runs, this once.
     """
     if only is None:
-        dues = tx.triggers.claim_due(limit, floor, source)
+        dues = tx.triggers.claim_due(limit, within=within, floor=floor, source=source)
     else:
         # It may have been set aside, or have had its last fire, since it was seen to be due.
         dues = [due for due in tx.triggers.lock_due([only]).values() if due.due_at is not None]
@@ -75,9 +77,12 @@ def fire_due(
     rows = tx.triggers.load_to_fire(due.trigger_id for due in dues)
     open_runs = open_runs_of(tx, rows.values())
     # Read after the locks are held: a slot is decided by the instant at which it is decided.
-    now = tx.now()
-    if owner is not None and tx.workers.is_dead(owner):
-        owner = None  # It does not know yet; what it took, others would have to take back at once.
+    if owner is None:
+        now = tx.now()
+    else:
+        dead, now = tx.workers.is_dead_now(owner)
+        if dead:
+            owner = None  # It does not know yet; what it took, others would have to take back at once.
     batch, changed = Batch(), []
     for due in dues:
         row = rows.get(due.trigger_id)
@@ -90,7 +95,7 @@ def fire_due(
     queued = {due.trigger_id for due in changed}
     new = _with_owner(batch.runs, rows, open_runs, queued, owner, dict(room or {}), places)
     write_changes(tx, batch)
-    inserted = insert_runs(tx, new)
+    inserted = insert_runs(tx, new, now)
     if any(run.owner is None for run in new):
         tx.notify()  # Left behind by a full worker, or late: another one may have places free.
     return Fired(
@@ -159,7 +164,7 @@ def _decide_one(
         decided=decided,
     )
     if plan.position == position:
-        plan = replace(plan, position=due.last_slot)  # Not due after all: another clock reading claimed it.
+        plan = plan._replace(position=due.last_slot)  # Not due after all: another clock reading claimed it.
     decide(batch, due, row, job, plan, now, fingerprint=fingerprint, open_runs=open_runs)
     return True
 
@@ -186,7 +191,7 @@ def _with_owner(
         if places > 0 and run.priority == 0 and not waits and room.get(executor, 0) > 0:
             places -= 1
             room[executor] -= 1
-            result.append(run._replace(owner=owner))
+            result.append(NewRun(*run[:-1], owner))
         else:
             result.append(run)
         if serial:

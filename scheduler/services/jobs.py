@@ -63,14 +63,14 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
             timezone = automation.timezone if isinstance(automation, Cron) else "UTC"
             schedule = calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
     return Job(
-        identity=identity,
-        schedule=schedule,
-        activated_at=activated,
-        jitter=row["jitter"],
-        catchup=_catchup(row["catchup_policy"], row["catchup_window"], row["catchup_max_runs"]),
-        overlap=row["overlap"],
-        max_fires=row["max_fires"],
-        calendars=calendars,
+        identity,
+        schedule,
+        activated,
+        row["jitter"],
+        _catchup(row["catchup_policy"], row["catchup_window"], row["catchup_max_runs"]),
+        row["overlap"],
+        row["max_fires"],
+        calendars,
     )
 
 

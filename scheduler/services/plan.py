@@ -190,15 +190,15 @@ def position_of(due: DueRow, now: Micros) -> Micros:
 def write_plans(tx: Transaction, batch: Batch) -> None:
     """Writes everything of a batch; its runs are queued for any worker."""
     write_changes(tx, batch)
-    insert_runs(tx, batch.runs)
+    insert_runs(tx, batch.runs, tx.now())
 
 
-def insert_runs(tx: Transaction, new: Sequence[NewRun]) -> list[tuple[TakenRun, bool]]:
+def insert_runs(tx: Transaction, new: Sequence[NewRun], now: Micros) -> list[tuple[TakenRun, bool]]:
     """Inserts runs by name and returns the new ones; they copy what their triggers say once the changes are written.
 
     A run that is there already for its slot stays as it is; a name that another slot has raises `Conflict`.
     """
-    inserted = tx.runs.insert_new(new, tx.now())
+    inserted = tx.runs.insert_new(new, now)
     if len(inserted) < len(new) and (wrong := tx.runs.mismatched(new)):
         raise Conflict(f"run {wrong[0]!r} exists for another slot")
     return inserted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +17,7 @@ from scheduler.store.transaction import Transaction
 SERIAL_TIMEOUT: Final = timedelta(hours=24)
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(NamedTuple):
     """A run in a worker's hands: what it pinned and whose it is."""
 
     run: TakenRun

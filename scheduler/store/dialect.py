@@ -323,8 +323,15 @@ def server_now(dialect: Dialect, moment: Micros | None) -> Any:
     """A SQL expression for the present instant: the given one, or the server's clock read once a statement."""
     if moment is None and dialect.name == "postgresql":
         # As a scalar subquery it is read once, so an index on the compared column is still used.
-        return _POSTGRES_NOW.columns(column("now", BigInteger)).scalar_subquery()
+        return asked_now(server=True)
     return literal(moment, BigInteger)
+
+
+def asked_now(server: bool) -> Any:
+    """The same for a statement that is built once: the server's clock, or the parameter `now`."""
+    if server:
+        return _POSTGRES_NOW.columns(column("now", BigInteger)).scalar_subquery()
+    return bindparam("now", type_=BigInteger())
 
 
 def refuse_network_file_system(path: Path) -> None:
@@ -353,6 +360,7 @@ __all__ = [
     "Dialect",
     "PostgresDialect",
     "SqliteDialect",
+    "asked_now",
     "dialect_of",
     "refuse_network_file_system",
     "server_now",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -61,10 +62,13 @@ class RunResults(RunLookups):
         if not self._tx.dialect.writes_in_ctes:
             counted = {(row.name, row.fence): row.attempt for row in found}
             self._record([item for item in ordered if (item.name, item.fence) in counted], counted, worker, now)
-        self._tx.tally.retried.update(row.executor for row in found if row.phase == Phase.QUEUED)
-        self._tx.tally.ended.update((row.phase, row.executor) for row in found if row.phase != Phase.QUEUED)
+        for (phase, executor), number in Counter(row[3:] for row in found).items():
+            if phase == Phase.QUEUED:
+                self._tx.tally.retried[executor] += number
+            else:
+                self._tx.tally.ended[phase, executor] += number
         self._tx.tally.refused += len(ended) - len(found)
-        return {(row.name, row.fence): row.phase for row in found}
+        return {(name, fence): phase for name, fence, _, phase, _ in found}
 
     def _record(
         self, ended: Sequence[FinishedAttempt], numbers: dict[tuple[str, int], int], worker: str, now: Micros

@@ -71,6 +71,10 @@ class Transaction:
         """The present instant as a SQL expression, read by the server once a statement."""
         return server_now(self.dialect, self._clock.now() if self._clock is not None else None)
 
+    def given_now(self) -> dict[str, Micros]:
+        """The parameter `now` of a statement made with `asked_now`; nothing where the server is asked for it."""
+        return {} if self._clock is None else {"now": self._clock.now()}
+
     def notify(self) -> None:
         """Wakes the other workers when this transaction commits (PostgreSQL; elsewhere their sync beat looks)."""
         self.dialect.notify(self.connection, CHANNEL)

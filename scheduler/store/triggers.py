@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, RowMapping, Select, Update, and_, bindparam, func, literal, or_, select, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT, Batch, Dialect
+from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT, Batch, Dialect, asked_now
 from scheduler.store.prepared import prepared
 from scheduler.store.schema import task_versions, tasks, trigger_due, trigger_revisions, triggers
 
@@ -69,7 +69,10 @@ _DUE = [
 
 
 # Everything but what is long and decides nothing; whether the plan is of what stands there now is compared there.
-_LEFT_OUT = {"plan_source", "planned_from", "deployed", "description", "note", "source", "updated_at", "updated_by"}
+_LEFT_OUT = {
+    *("plan_source", "planned_from", "deployed", "description", "note", "source", "updated_at", "updated_by"),
+    *("inputs", "kickoff_arg", "pause_on_failure", "revision"),
+}
 _TO_FIRE = [
     *(column for column in triggers.c if column.name not in _LEFT_OUT),
     triggers.c.planned_from.is_distinct_from(triggers.c.plan_source).label("unplanned"),
@@ -84,19 +87,19 @@ class TriggerTable:
 
     # --- the due-queue -----------------------------------------------------------------------------------------------
 
-    def claim_due(self, limit: int, floor: Micros | None = None, source: str | None = None) -> list[DueRow]:
+    def claim_due(
+        self, limit: int, *, within: Micros | None = None, floor: Micros | None = None, source: str | None = None
+    ) -> list[DueRow]:
         """Locks at most `limit` due triggers, longest due first; triggers somebody else holds are left out.
 
-        `floor` is an instant below which nothing is looked for: it spares the index entries that a forgotten long
-        transaction keeps from being cleaned away. `source` leaves out what others deployed.
+        `within` leaves out what has been due for longer. `floor` is an instant below which nothing is looked for: it spares
+        the index entries that a forgotten long transaction keeps from being cleaned away. `source` leaves out what others
+        deployed.
         """
-        statement = select(*_DUE).where(trigger_due.c.due_at <= self._tx.sql_now())
-        if floor is not None:
-            statement = statement.where(trigger_due.c.due_at >= floor)
-        if source is not None:
-            ours = select(triggers.c.id).where(triggers.c.source == source)
-            statement = statement.where(trigger_due.c.trigger_id.in_(ours))
-        return self._claim(statement.order_by(trigger_due.c.due_at).limit(limit))
+        given: dict[str, Any] = self._tx.given_now()
+        statement = _claim_due(self._tx.dialect, not given, within is not None, floor is not None, source is not None)
+        given |= {"most": limit, "within": within, "floor": floor, "source": source}
+        return [DueRow(*row) for row in self._tx.connection.execute(statement, given).all()]
 
     def claim_unplanned(self, limit: int) -> list[DueRow]:
         """Locks triggers whose plan was made from something else than what stands there now, whoever wrote it."""
@@ -163,10 +166,8 @@ class TriggerTable:
         return value
 
     def _claim(self, statement: Select[Any]) -> list[DueRow]:
-        # A LIMIT with SKIP LOCKED is only safe inside a materialised CTE: outside, a plan may run it twice.
-        claimed = self._tx.dialect.locked(statement, of=trigger_due, skip=True).cte("due")
-        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
-        return [DueRow(*row) for row in self._tx.connection.execute(select(claimed)).all()]
+        claiming = _claiming(self._tx.dialect, statement)
+        return [DueRow(*row) for row in self._tx.connection.execute(claiming).all()]
 
     # --- definitions -------------------------------------------------------------------------------------------------
 
@@ -344,6 +345,26 @@ _OF_TASK = (
     .where(triggers.c.task_id == bindparam("of_task"))
     .order_by(triggers.c.id)
 )
+
+
+def _claiming(dialect: Dialect, statement: Select[Any]) -> Select[Any]:
+    # A LIMIT with SKIP LOCKED is only safe inside a materialised CTE: outside, a plan may run it twice.
+    claimed = dialect.locked(statement, of=trigger_due, skip=True).cte("due")
+    return select(claimed.prefix_with("MATERIALIZED", dialect="postgresql"))
+
+
+@prepared
+def _claim_due(dialect: Dialect, asks_server: bool, within: bool, floor: bool, source: bool) -> Select[Any]:
+    now = asked_now(asks_server)
+    statement = select(*_DUE).where(trigger_due.c.due_at <= now)
+    if within:
+        statement = statement.where(trigger_due.c.due_at >= now - bindparam("within", type_=BIGINT))
+    if floor:
+        statement = statement.where(trigger_due.c.due_at >= bindparam("floor", type_=BIGINT))
+    if source:
+        ours = select(triggers.c.id).where(triggers.c.source == bindparam("source", type_=TEXT))
+        statement = statement.where(trigger_due.c.trigger_id.in_(ours))
+    return _claiming(dialect, statement.order_by(trigger_due.c.due_at).limit(bindparam("most", type_=INTEGER)))
 
 
 @prepared

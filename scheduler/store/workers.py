@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import RowMapping, bindparam, delete, func, or_, select, update
+from sqlalchemy import Executable, RowMapping, bindparam, delete, func, or_, select, update
 
 from scheduler.domain.instants import Micros
-from scheduler.store.dialect import BIGINT
+from scheduler.store.dialect import BIGINT, Dialect, asked_now
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import runs, waits, workers
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ class WorkerTable:
     def is_dead(self, incarnation: str) -> bool:
         """Whether the worker was declared dead, or left; one that was never registered is neither."""
         return self._tx.connection.execute(_ALIVE, {"of": incarnation}).scalar() is False
+
+    def is_dead_now(self, incarnation: str) -> tuple[bool, Micros]:
+        """`is_dead`, and the present instant: one question instead of two."""
+        given = self._tx.given_now()
+        statement = _alive_now(self._tx.dialect, not given)
+        alive, now = self._tx.connection.execute(statement, {"of": incarnation, **given}).one()
+        return alive is False, now
 
     def retire(self, incarnation: str) -> None:
         """The worker left by itself."""
@@ -133,3 +141,8 @@ class WorkerTable:
         """The executors that some living worker declares."""
         statement = select(workers.c.executors).where(workers.c.alive)
         return {name for text in self._tx.connection.execute(statement).scalars() for name in json.loads(text)}
+
+
+@prepared
+def _alive_now(_dialect: Dialect, asks_server: bool) -> Executable:
+    return select(_ALIVE.scalar_subquery(), asked_now(asks_server))
