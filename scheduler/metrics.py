@@ -7,7 +7,6 @@ phases, reasons, kinds, the executors that the settings declare; never a task, a
 from __future__ import annotations
 
 import math
-from collections import Counter as Tallied
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from scheduler.counted_histogram import CountedHistogram
 from scheduler.domain.instants import SECOND
 from scheduler.domain.ledger import Reason
 from scheduler.domain.run import FINAL, OPEN, Kind, Phase
@@ -62,13 +62,14 @@ class Metrics:
         self._fires = counter("scheduler_fires", "Runs inserted, by kind.", "kind")
         self._starts = counter("scheduler_starts", "Runs that became RUNNING, retries included.", "executor", "kind")
         self._late_starts = counter("scheduler_late_starts", "Starts of runs whose slot was late: catch-up.")
-        self._lateness = Histogram(
+        self._lateness = CountedHistogram(
             "scheduler_start_lateness_seconds",
             "From a slot's due instant to the first start of its run, by whether the slot was late when it fired.",
-            ["late"],
-            buckets=_LATENESS,
-            registry=registry,
+            "late",
+            [_word(False), _word(True)],
+            _LATENESS,
         )
+        registry.register(self._lateness)
         self._finished = counter("scheduler_runs_finished", "Runs that are over, by final phase.", "phase", "executor")
         self._retried = counter("scheduler_attempts_retried", "Attempts that ended and are tried again.", "executor")
         self._skipped = counter("scheduler_slots_skipped", "Slots that got no run, by reason.", "reason")
@@ -113,8 +114,6 @@ class Metrics:
     def _begin_at_nought(self) -> None:
         # A rate over a counter that appears with its first event would miss that event.
         self._fires.labels(Kind.SCHEDULED.value)
-        for late in (False, True):
-            self._lateness.labels(_word(late))
         for reason in Reason:
             self._skipped.labels(reason.value)
         for phase in (Phase.QUEUED, Phase.FAILED, Phase.ABORTED):
@@ -170,14 +169,12 @@ class Metrics:
             self._refused.inc(tally.refused)
 
     def _count_starts(self, tally: Tally) -> None:
-        starts = Tallied((start.executor, start.kind) for start in tally.started)
-        for (executor, kind), number in starts.items():
-            self._starts.labels(self._known(executor), kind).inc(number)
-        lateness = {late: self._lateness.labels(_word(late)) for late in (False, True)}
-        for start in tally.started:
+        for start, number in tally.started.items():
+            self._starts.labels(self._known(start.executor), start.kind).inc(number)
             if start.lateness is not None:
-                lateness[start.late].observe(start.lateness / SECOND)
-        self._late_starts.inc(sum(start.late for start in tally.started))
+                self._lateness.observe(_word(start.late), start.lateness / SECOND, number)
+            if start.late:
+                self._late_starts.inc(number)
 
     def undone(self, error: BaseException, seconds: float) -> None:
         """A transaction did not happen."""

@@ -277,11 +277,18 @@ def _array(name: str, kind: TypeEngine[Any], values: Sequence[Any]) -> ColumnEle
 
 
 def _array_text(kind: TypeEngine[Any], values: Sequence[Any]) -> str:
-    if isinstance(kind, (Text, String)):
-        items = ["NULL" if value is None else _quoted(value) for value in values]
+    if len(values) > 1 and len(set(values)) == 1:
+        # Of the columns of a batch half are the same in every row.
+        items = _array_items(kind, values[:1]) * len(values)
     else:
-        items = ["NULL" if value is None else str(value) for value in values]
+        items = _array_items(kind, values)
     return "{" + ",".join(items) + "}"
+
+
+def _array_items(kind: TypeEngine[Any], values: Sequence[Any]) -> list[str]:
+    if isinstance(kind, (Text, String)):
+        return ["NULL" if value is None else _quoted(value) for value in values]
+    return ["NULL" if value is None else str(value) for value in values]
 
 
 def _unnested(name: str, columns: Mapping[str, TypeEngine[Any]], arrays: Iterable[ColumnElement[Any]]) -> FromClause:

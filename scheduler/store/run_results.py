@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Executable, and_, bindparam, case, func, null, select, update
+from sqlalchemy.dialects import sqlite
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
@@ -73,21 +74,25 @@ class RunResults(RunLookups):
     def _record(
         self, ended: Sequence[FinishedAttempt], numbers: dict[tuple[str, int], int], worker: str, now: Micros
     ) -> None:
-        rows: list[dict[str, Any]] = [
-            {
-                "run_name": item.name,
-                "attempt": numbers[item.name, item.fence],
-                "phase": item.attempt_phase,
-                "started_at": item.started_at,
-                "finished_at": now,
-                "worker": worker,
-                "error": item.error,
-                "output": item.output,
-            }
+        rows: list[tuple[Any, ...]] = [
+            (
+                item.name,
+                numbers[item.name, item.fence],
+                item.attempt_phase,
+                item.started_at,
+                now,
+                worker,
+                item.error,
+                item.output,
+            )
             for item in ended
         ]
         if rows:
-            self._tx.connection.execute(attempts.insert(), rows)
+            self._tx.connection.exec_driver_sql(_RECORD, rows)
+
+
+# Given to the driver as it is: a thousand rows by their columns' names take three times as long.
+_RECORD: Final = str(attempts.insert().compile(dialect=sqlite.dialect(), column_keys=list(_ATTEMPT)))
 
 
 @prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -209,11 +210,17 @@ class RunTable(RunResults, RunEndings):
         return sorted(taken, key=lambda run: (run.priority, run.scheduled_at or run.created_at, run.name))
 
     def _count_starts(self, taken: Iterable[TakenRun]) -> None:
-        for run in taken:
+        alike = Counter(
+            [
+                (run.executor, run.kind, run.priority > 0, run.fence == 1, run.started_at - run.not_before)
+                for run in taken
+            ]
+        )
+        for (executor, kind, late, first, lateness), number in alike.items():
+            scheduled = kind == _SCHEDULED
             # Until it is first taken, a slot's run may start from the slot's due instant on.
-            scheduled = run.kind == _SCHEDULED
-            lateness = max(0, run.started_at - run.not_before) if scheduled and run.fence == 1 else None
-            self._tx.tally.started.append(Start(run.executor, run.kind, scheduled and run.priority > 0, lateness))
+            start = Start(executor, kind, scheduled and late, max(0, lateness) if scheduled and first else None)
+            self._tx.tally.started[start] += number
 
     def still_held(self, owner: str) -> dict[str, int]:
         """Names and fences of the runs this incarnation holds."""

@@ -27,7 +27,8 @@ class Tally:
 
     inserted: Counter[str] = field(default_factory=Counter)
     """New runs, by kind."""
-    started: list[Start] = field(default_factory=list)
+    started: Counter[Start] = field(default_factory=Counter)
+    """Starts, those that are alike counted together: a batch of a burst has but one kind."""
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Runs that reached a final phase, by phase and executor."""
     retried: Counter[str] = field(default_factory=Counter)

@@ -56,7 +56,7 @@ def test_fires_starts_and_ends_are_counted_once_each(world: World, counted: Tall
     world.succeed(*world.take())
     world.step("12:02")
     assert counted.inserted == {"scheduled": 4}
-    assert Counter((start.executor, start.kind, start.late) for start in counted.started) == {
+    assert Counter((start.executor, start.kind, start.late) for start in counted.started.elements()) == {
         ("logging", "scheduled", False): 2
     }
     assert counted.ended == {("SUCCEEDED", "logging"): 2}
@@ -66,7 +66,7 @@ def test_a_fire_that_takes_its_runs_counts_them_as_started(world: World, counted
     world.deploy(*(trigger(f"t{number}") for number in range(4)))
     world.at("12:01:02").fire(owner="w1", room=PLENTY, places=3)
     assert counted.inserted == {"scheduled": 4}
-    assert [start.lateness for start in counted.started] == [2_000_000] * 3
+    assert [start.lateness for start in counted.started.elements()] == [2_000_000] * 3
 
 
 def test_lateness_counts_from_the_slot_to_the_first_start_only(world: World, counted: Tally) -> None:
@@ -76,7 +76,7 @@ def test_lateness_counts_from_the_slot_to_the_first_start_only(world: World, cou
     world.at("12:30")
     world.fail(only(world.take()))
     world.at("12:31").lose_worker("nobody")
-    assert [(start.late, start.lateness) for start in counted.started] == [(False, 3_000_000), (False, None)]
+    assert [(start.late, start.lateness) for start in counted.started.elements()] == [(False, 3_000_000), (False, None)]
     assert counted.retried == {"logging": 2}
 
 
@@ -84,7 +84,7 @@ def test_late_runs_start_late_and_say_so(world: World, counted: Tally) -> None:
     world.deploy(trigger())
     world.step("12:03:30")
     world.take()
-    assert sorted((start.late, start.lateness) for start in counted.started) == [
+    assert sorted((start.late, start.lateness) for start in counted.started.elements()) == [
         (False, 30_000_000),
         (True, 90_000_000),
         (True, 150_000_000),
@@ -96,7 +96,7 @@ def test_a_run_by_hand_has_no_lateness(world: World, counted: Tally) -> None:
     world.client.fire(key())
     world.take()
     assert counted.inserted["manual"] == 1
-    assert [(start.kind, start.lateness) for start in counted.started] == [("manual", None)]
+    assert [(start.kind, start.lateness) for start in counted.started.elements()] == [("manual", None)]
 
 
 def test_the_same_request_inserts_once(world: World, counted: Tally) -> None:

@@ -64,7 +64,7 @@ def test_what_a_transaction_did_is_added_up() -> None:
     metrics = new("shell")
     tally = Tally(
         inserted=Counter(scheduled=3),
-        started=[started(False, 0.2), started(True, 7_200), started(True, None)],
+        started=Counter([started(False, 0.2), started(True, 7_200), started(True, None)]),
         ended=Counter({("SUCCEEDED", "shell"): 2, ("FAILED", "shell"): 1}),
         retried=Counter(shell=4),
         skipped=Counter({"catchup_cap": 490, "paused": 1}),
@@ -113,7 +113,7 @@ def test_executors_that_are_not_declared_share_one_name_whoever_made_them_up() -
     for number in range(1_000):
         name = f"made-up-{number}"
         metrics.committed(Tally(ended=Counter({("ABORTED", name): 1}), retried=Counter({name: 1})), 0.001)
-        metrics.committed(Tally(started=[started(False, 1, name)]), 0.001)
+        metrics.committed(Tally(started=Counter([started(False, 1, name)])), 0.001)
     found = values(metrics)
     assert found['scheduler_runs_finished_total executor="other" phase="ABORTED"'] == 1_000
     assert found['scheduler_starts_total executor="other" kind="scheduled"'] == 1_000
