@@ -19,6 +19,7 @@ _DIGEST_LENGTH: Final = 26
 _NOT_SLUG: Final = re.compile(r"[^a-z0-9]+")
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS: Final = tuple(first + second for first in _BASE32 for second in _BASE32)
+_FORTY_BITS: Final = (1 << 40) - 1
 
 
 def check_name(value: str, field: str) -> str:
@@ -97,6 +98,12 @@ def _quoted_task(project: str, domain: str, task: str) -> str:
 def _digest(text: str) -> str:
     # One JSON text for one identity: no separator that a name could contain can make two identities equal.
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    # The first 130 bits, five a character, taken in tens: the library's encoder takes ten times as long.
+    # The first 130 bits, five a character, taken in tens, and out of three numbers that are short enough to be shifted
+    # quickly: the library's encoder takes twice as long.
     bits = int.from_bytes(digest[:17]) >> 6
-    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(120, -1, -10)])
+    a, b, c, pairs = bits >> 80, bits >> 40 & _FORTY_BITS, bits & _FORTY_BITS, _PAIRS
+    return (
+        f"{pairs[a >> 40]}{pairs[a >> 30 & 1023]}{pairs[a >> 20 & 1023]}{pairs[a >> 10 & 1023]}{pairs[a & 1023]}"
+        f"{pairs[b >> 30]}{pairs[b >> 20 & 1023]}{pairs[b >> 10 & 1023]}{pairs[b & 1023]}"
+        f"{pairs[c >> 30]}{pairs[c >> 20 & 1023]}{pairs[c >> 10 & 1023]}{pairs[c & 1023]}"
+    )
