@@ -7,8 +7,11 @@ phases, reasons, kinds, the executors that the settings declare; never a task, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,9 +22,11 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from scheduler.counted_histogram import CountedHistogram
 from scheduler.domain.instants import SECOND
 from scheduler.domain.ledger import Reason
 from scheduler.domain.run import FINAL, OPEN, Kind, Phase
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
 
 # The instant at which each counter was made would double what is sent and tells nothing: the process has a start time.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# As the library writes the bounds of its own histograms.
+_go_string: Any = floatToGoString
 
 _UNDECLARED: Final = "other"
 # From what nobody notices to a week, the default window of catch-up.
@@ -200,3 +208,36 @@ class Metrics:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+class CountedHistogram(Collector):
+    """As `prometheus_client.Histogram` with one label, but told how often something was seen: a batch of a thousand starts
+    costs what one does. The label's values are known beforehand. Any thread may observe.
+    """
+
+    def __init__(self, name: str, text: str, label: str, values: Iterable[str], bounds: Sequence[float]) -> None:
+        """`bounds` are the upper ends of the buckets, rising; the last bucket, without end, is added."""
+        self._name = name
+        self._text = text
+        self._label = label
+        self._bounds: Final = tuple(bounds)
+        self._names = [*map(_go_string, bounds), "+Inf"]
+        self._counts = {value: [0] * len(self._names) for value in values}
+        self._sums = dict.fromkeys(self._counts, 0.0)
+        self._lock = threading.Lock()
+
+    def observe(self, value: str, amount: float, number: int = 1) -> None:
+        """The amount was seen so many times, under this value of the label."""
+        with self._lock:
+            # A bucket holds what is not above its bound.
+            self._counts[value][bisect_left(self._bounds, amount)] += number
+            self._sums[value] += amount * number
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """What the registry asks for."""
+        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        with self._lock:
+            for value, counts in self._counts.items():
+                buckets = list(zip(self._names, map(float, accumulate(counts)), strict=True))
+                family.add_metric([value], buckets, self._sums[value])
+        return [family]

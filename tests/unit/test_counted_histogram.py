@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from scheduler.counted_histogram import CountedHistogram
+from scheduler.metrics import CountedHistogram
 
 BOUNDS = (0.01, 0.25, 1, 60, 604_800)
 
