@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,12 +14,12 @@ from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from scheduler.clock import Clock, SystemClock
-from scheduler.domain.instants import Micros, to_datetime
+from scheduler.domain.instants import SECOND, Micros, to_datetime
 
 # A timer far away is looked at again by the sync beat anyhow; a bound keeps dates within what a calendar can hold.
 _FARTHEST = 24 * 3_600 * 1_000_000
-# Two rings closer than this are one: a claim that finds nothing must not become a spin.
-_SOONEST = 50_000
+# Two rings of an alarm closer than this are one: a claim that finds nothing must not become a spin. The first comes in time.
+_APART = 50_000
 
 Ring = Callable[[], None]
 
@@ -30,6 +31,7 @@ class Beats:
         # APScheduler follows the machine's wall clock, whatever clock the store goes by.
         self._clock = clock or SystemClock()
         self._beats: dict[str, tuple[float, Ring]] = {}
+        self._rang: dict[str, float] = {}
         self._scheduler = AsyncIOScheduler(timezone="UTC", logger=_quiet())
         self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
         self.failures = 0
@@ -56,23 +58,34 @@ class Beats:
             misfire_grace_time=None,
         )
 
-    def alarm(self, name: str, delay: Micros | None, ring: Ring) -> None:
+    def alarm(self, name: str, delay: Micros | None, ring: Ring) -> Micros | None:
         """Rings once after `delay` microseconds, replacing the alarm of that name; None takes it away.
+
+        Returns after how many it will ring: not sooner than 50 ms after it rang last.
 
         Never call it from inside `ring`: a job that re-arms itself for now while it runs would be dropped.
         """
         if delay is None:
             if self._scheduler.get_job(name) is not None:
                 self._scheduler.remove_job(name)
-            return
-        at = to_datetime(self._clock.now() + min(max(delay, _SOONEST), _FARTHEST))
+            return None
+
+        def ring_alarm() -> None:
+            self._rang[name] = time.monotonic()
+            ring()
+
+        wait = 0
+        if name in self._rang:
+            wait = _APART - int((time.monotonic() - self._rang[name]) * SECOND)
+        rings_in = min(max(delay, wait, 0), _FARTHEST)
         self._scheduler.add_job(
-            _calling(ring),
-            DateTrigger(at, timezone="UTC"),
+            _calling(ring_alarm),
+            DateTrigger(to_datetime(self._clock.now() + rings_in), timezone="UTC"),
             id=name,
             replace_existing=True,
             misfire_grace_time=None,
         )
+        return rings_in
 
     def rearm(self) -> None:
         """After the wall clock jumped: every beat starts anew from now, so that none waits for the old time to return."""

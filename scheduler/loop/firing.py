@@ -91,8 +91,8 @@ class Firing:
             await self._fire_on_time()
             delay = await self._transactions.run(_until_next_due)
             late = delay == 0 and await self._fire_late()
-        self._beats.alarm("due", delay, self.bell.ring)
-        self._calm_until = math.inf if delay is None else asyncio.get_running_loop().time() + delay / SECOND
+        rings_in = self._beats.alarm("due", delay, self.bell.ring)
+        self._calm_until = math.inf if rings_in is None else asyncio.get_running_loop().time() + rings_in / SECOND
 
     async def _fire_on_time(self) -> None:
         """Decides all that is due within the grace; where there is much, while one batch is written the next is decided."""
@@ -121,7 +121,7 @@ class Firing:
 
     @property
     def calm(self) -> float:
-        """For how many seconds from now nothing is known to come due; 0 while something is being decided."""
+        """For how many seconds from now nothing will be decided, as far as is known; 0 while something is."""
         return max(0.0, self._calm_until - asyncio.get_running_loop().time())
 
     async def _plan_changed(self) -> None:
