@@ -226,7 +226,7 @@ class CountedHistogram(Collector):
         self._sums = dict.fromkeys(self._counts, 0.0)
         self._lock = threading.Lock()
 
-    def observe(self, value: str, amount: float, number: int = 1) -> None:
+    def observe(self, value: str, amount: float, number: int) -> None:
         """The amount was seen so many times, under this value of the label."""
         with self._lock:
             # A bucket holds what is not above its bound.

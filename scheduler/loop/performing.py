@@ -148,7 +148,7 @@ class Performer:
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
             secrets=self._secrets,
             hidden_env=self._hidden_env,
-            log=cast(Log, _RunLog(run.name)),
+            log=cast(Log, RunLog(run.name)),
             clock=self._now,
             http_session=self._http_session,
             resumed=resumed,
@@ -177,7 +177,7 @@ class Performer:
         return to_datetime(self._clock.now())
 
 
-class _RunLog:
+class RunLog:
     """The logger of a run, made whenever it is used: most runs say nothing."""
 
     __slots__ = ("_run",)
@@ -186,6 +186,8 @@ class _RunLog:
         self._run = run
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Who copies it asks for those, before there is a run.
+            raise AttributeError(name)
         return getattr(structlog.get_logger("executors", run=self._run), name)
 
 

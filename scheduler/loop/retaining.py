@@ -18,13 +18,14 @@ from scheduler.store.transaction import Store
 log = structlog.get_logger("scheduler.retaining")
 
 _SPECS_BATCH = 500
-# What comes due during a batch waits for it: that is how long one shall take.
-_BATCH_SECONDS = 0.05
+# What comes due during a batch waits for it. So long shall one take at first, and so long where all of it takes too long:
+# a larger batch takes less time a run.
+_BATCH_SECONDS, _LARGE_BATCH_SECONDS = 0.015, 0.05
 _FIRST_BATCH = 100
 _LEAST_BATCH = 50
-# One begins where nothing is due for several times as long. Where there is no such gap it is not waited for without end: at
+# One begins where nothing is decided for twice as long. Where there is no such gap it is not waited for without end: at
 # first a hundredth of the time is used, and more the longer all of it takes, up to a fifth.
-_CALM_SECONDS = 3 * _BATCH_SECONDS
+_CALM = 2.0
 _GENTLE, _HURRIED = 99.0, 4.0
 _LEAST_REST_SECONDS, _LONGEST_REST_SECONDS = 0.02, 10.0
 _GLANCE_SECONDS = 0.01
@@ -52,6 +53,8 @@ class Retaining:
         total, started = Retained(), loop.time()
         while not total.ended:
             began = loop.time()
+            hurry = min(1.0, (began - started) * SECOND / self._rules.interval)
+            aim = _BATCH_SECONDS + hurry * (_LARGE_BATCH_SECONDS - _BATCH_SECONDS)
             done = await self._transactions.run(retain, self._rules, self._limit, total.window)
             if done is None:
                 break
@@ -59,8 +62,8 @@ class Retaining:
             total = total.then(done)
             if done.runs:
                 await self._transactions.aside(Store.settle)
-                self._limit = max(_LEAST_BATCH, min(BATCH, int(self._limit * min(2.0, _BATCH_SECONDS / took))))
-            await self._rest(took, loop.time() - started)
+                self._limit = max(_LEAST_BATCH, min(BATCH, int(self._limit * min(2.0, aim / took))))
+            await self._rest(took, hurry, _CALM * aim)
         specs = await self._collect_specs() if total.ended else 0
         if total.runs or total.revisions or total.backfills or specs:
             log.info(
@@ -71,15 +74,17 @@ class Retaining:
                 specs=specs,
             )
 
-    async def _rest(self, took: float, lasted: float) -> None:
-        """Until the next batch: `took` is how long one takes, `lasted` how long all of it has taken so far, in seconds."""
+    async def _rest(self, took: float, hurry: float, enough: float) -> None:
+        """Until the next batch: `took` is how long one takes, `enough` how long a gap it needs, in seconds.
+
+        `hurry` grows from 0 to 1 while all of it goes on.
+        """
         loop = asyncio.get_running_loop()
-        share = lasted * SECOND / self._rules.interval
-        end = loop.time() + min(_LONGEST_REST_SECONDS, took * max(_HURRIED, _GENTLE * (1 - share)))
+        end = loop.time() + min(_LONGEST_REST_SECONDS, took * max(_HURRIED, _GENTLE * (1 - hurry)))
         await asyncio.sleep(max(_LEAST_REST_SECONDS, took))
         while True:
             left, calm = end - loop.time(), self._calm()
-            if left <= 0 or calm >= _CALM_SECONDS:
+            if left <= 0 or calm >= enough:
                 return
             await asyncio.sleep(min(left, max(_GLANCE_SECONDS, calm)))
 

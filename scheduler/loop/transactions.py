@@ -55,6 +55,11 @@ class Transactions:
 
     async def patiently(self, work: Callable[[], T]) -> T:
         """What `work` returns, called in a database thread, and called again while the database is away."""
+        try:
+            return await self._in_thread(work)
+        except StoreUnavailable as error:
+            failed: StoreUnavailable | None = error
+        # Made only by who has to wait: it leaves circles behind, and a search for those holds up whatever is due.
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.2),
@@ -63,6 +68,9 @@ class Transactions:
             reraise=True,
         ):
             with attempt:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 result = await self._in_thread(work)
         return result
 

@@ -131,9 +131,9 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         phase=Phase.QUEUED if again is not None else item.phase,
         not_before=again,
         known_end=item.known and _ended_badly(item),
-        error=None if item.error is None else storable(item.error),
+        error=storable(item.error),
         outputs=_outputs_text(item.outputs),
         attempt_phase=item.phase,
         started_at=run.started_at,
-        output=None if item.output is None else storable(item.output),
+        output=storable(item.output),
     )

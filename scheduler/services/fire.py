@@ -95,7 +95,8 @@ def fire_due(
     queued = {due.trigger_id for due in changed}
     new = _with_owner(batch.runs, rows, open_runs, queued, owner, dict(room or {}), places)
     write_changes(tx, batch)
-    inserted = insert_runs(tx, new, now)
+    # What was planned anew was decided later: no run is older than its slot.
+    inserted = insert_runs(tx, new, tx.now() if changed else now)
     if any(run.owner is None for run in new):
         tx.notify()  # Left behind by a full worker, or late: another one may have places free.
     return Fired(
@@ -191,7 +192,7 @@ def _with_owner(
         if places > 0 and run.priority == 0 and not waits and room.get(executor, 0) > 0:
             places -= 1
             room[executor] -= 1
-            result.append(NewRun(*run[:-1], owner))
+            result.append(NewRun(*run[:-1], owner))  # Its last field; by name it takes twice as long.
         else:
             result.append(run)
         if serial:

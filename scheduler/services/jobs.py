@@ -62,6 +62,7 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
         if row["calendars"] != "[]":
             timezone = automation.timezone if isinstance(automation, Cron) else "UTC"
             schedule = calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
+    # By position, in the order of the fields: a fire makes a thousand of them.
     return Job(
         identity,
         schedule,

@@ -66,9 +66,9 @@ def take_runs(
     Runs that wait for a turn of their task or trigger have the first half of the places and what the others leave. An owner
     that was declared dead takes nothing: others would have to take it back at once.
     """
-    if tx.workers.is_dead(owner):
+    dead, now = tx.workers.is_dead_now(owner)
+    if dead:
         return Taken([], [])
-    now = tx.now()
     left = dict(room)
     taken: dict[bool, list[TakenRun]] = {False: [], True: []}
 

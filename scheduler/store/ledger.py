@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, Select, and_, delete, func, select, true, tuple_
+from sqlalchemy import Executable, RowMapping, Select, and_, delete, func, select, true, tuple_
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason, SkippedRange
-from scheduler.store.dialect import BIGINT, TEXT, Dialect
+from scheduler.store.dialect import BIGINT, TEXT, Batch, Dialect
 from scheduler.store.prepared import prepared
 from scheduler.store.schema import skips
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
+
+
+_KEY = {"trigger_id": BIGINT, "from_slot": BIGINT}
 
 
 class LedgerTable:
@@ -59,24 +62,17 @@ class LedgerTable:
         """Puts ranges, by trigger, in place of others, which the caller has locked."""
         before = {(trigger, item.from_slot): item for trigger, items in old.items() for item in items}
         after = {(trigger, item.from_slot): item for trigger, items in new.items() for item in items}
-        key = {"trigger_id": BIGINT, "from_slot": BIGINT}
         if gone := sorted(before.keys() - after.keys()):
-            batch = self._tx.dialect.rows("g", key, gone)
-            chosen = tuple_(skips.c.trigger_id, skips.c.from_slot).in_(select(batch.c.trigger_id, batch.c.from_slot))
-            self._tx.connection.execute(delete(skips).where(chosen))
+            statement, batch = _remove(self._tx.dialect)
+            self._tx.connection.execute(statement, batch.send(gone))
         rows = [
             (trigger, *astuple(item))
             for (trigger, slot), item in sorted(after.items())
             if before.get((trigger, slot)) != item
         ]
         if rows:
-            batch = self._tx.dialect.rows("r", key | {"to_slot": BIGINT, "count": BIGINT, "reason": TEXT}, rows)
-            source = select(*batch.c).where(true())
-            statement = self._tx.dialect.insert(skips).from_select([column.name for column in batch.c], source)
-            changed = {name: statement.excluded[name] for name in ("to_slot", "count", "reason")}
-            self._tx.connection.execute(
-                statement.on_conflict_do_update(index_elements=["trigger_id", "from_slot"], set_=changed)
-            )
+            statement, batch = _put(self._tx.dialect)
+            self._tx.connection.execute(statement, batch.send(rows))
 
     def lock(self, trigger_id: int, after: Micros, until: Micros) -> list[SkippedRange]:
         """The ranges of a trigger that touch (after, until], locked once whoever changes them is through."""
@@ -85,19 +81,9 @@ class LedgerTable:
 
     def lock_near(self, windows: Sequence[tuple[int, Micros, Micros]]) -> dict[int, list[SkippedRange]]:
         """Ranges by trigger, locked: those within its window (first and last slot), the last before it, the next after."""
-        batch = self._tx.dialect.rows("w", {"trigger_id": BIGINT, "low": BIGINT, "high": BIGINT}, windows)
-        other = skips.alias("o")
-        mine = other.c.trigger_id == batch.c.trigger_id
-        before = select(func.max(other.c.from_slot)).where(mine, other.c.from_slot <= batch.c.low).scalar_subquery()
-        after = select(func.min(other.c.from_slot)).where(mine, other.c.from_slot > batch.c.high).scalar_subquery()
-        near = and_(
-            skips.c.trigger_id == batch.c.trigger_id,
-            skips.c.from_slot >= func.coalesce(before, batch.c.low),
-            skips.c.from_slot <= func.coalesce(after, batch.c.high),
-        )
-        statement = select(skips).select_from(batch.join(skips, near)).order_by(skips.c.trigger_id, skips.c.from_slot)
+        statement, batch = _lock_near(self._tx.dialect)
         found: dict[int, list[SkippedRange]] = {}
-        for row in self._tx.connection.execute(self._tx.dialect.locked(statement, of=skips, skip=False)).mappings():
+        for row in self._tx.connection.execute(statement, batch.send(windows)).mappings():
             found.setdefault(row["trigger_id"], []).append(_range(row))
         return found
 
@@ -168,3 +154,36 @@ def _append(dialect: Dialect) -> Any:
         index_elements=["trigger_id", "from_slot"],
         set_={"to_slot": statement.excluded.to_slot, "count": statement.excluded["count"]},
     )
+
+
+@prepared
+def _remove(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("g", _KEY)
+    chosen = tuple_(skips.c.trigger_id, skips.c.from_slot).in_(select(*batch.rows.c))
+    return delete(skips).where(chosen), batch
+
+
+@prepared
+def _put(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("r", _KEY | {"to_slot": BIGINT, "count": BIGINT, "reason": TEXT})
+    source = select(*batch.rows.c).where(true())
+    statement = dialect.insert(skips).from_select([column.name for column in batch.rows.c], source)
+    changed = {name: statement.excluded[name] for name in ("to_slot", "count", "reason")}
+    return statement.on_conflict_do_update(index_elements=["trigger_id", "from_slot"], set_=changed), batch
+
+
+@prepared
+def _lock_near(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("w", {"trigger_id": BIGINT, "low": BIGINT, "high": BIGINT})
+    window = batch.rows
+    other = skips.alias("o")
+    mine = other.c.trigger_id == window.c.trigger_id
+    before = select(func.max(other.c.from_slot)).where(mine, other.c.from_slot <= window.c.low).scalar_subquery()
+    after = select(func.min(other.c.from_slot)).where(mine, other.c.from_slot > window.c.high).scalar_subquery()
+    near = and_(
+        skips.c.trigger_id == window.c.trigger_id,
+        skips.c.from_slot >= func.coalesce(before, window.c.low),
+        skips.c.from_slot <= func.coalesce(after, window.c.high),
+    )
+    statement = select(skips).select_from(window.join(skips, near)).order_by(skips.c.trigger_id, skips.c.from_slot)
+    return dialect.locked(statement, of=skips, skip=False), batch

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Integer, cast, func, select
+from sqlalchemy import ColumnElement, Executable, Integer, bindparam, cast, func, select
 
+from scheduler.store.dialect import Dialect
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import meta
 
 if TYPE_CHECKING:
@@ -20,15 +22,12 @@ class MetaTable:
 
     def get(self, key: str) -> str | None:
         """The value, or None where it was never set."""
-        value: str | None = self._tx.connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
+        value: str | None = self._tx.connection.execute(_GET, {"of": key}).scalar()
         return value
 
     def put(self, key: str, value: str) -> None:
         """Sets the value."""
-        statement = self._tx.dialect.insert(meta).values(key=key, value=value)
-        self._tx.connection.execute(
-            statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
-        )
+        self._tx.connection.execute(_put(self._tx.dialect), {"key": key, "value": value})
 
     def epoch(self) -> int:
         """How many times this database was restored from a backup; older incarnations are void."""
@@ -39,6 +38,16 @@ class MetaTable:
         epoch = self.epoch() + 1
         self.put("epoch", str(epoch))
         return epoch
+
+
+_GET = select(meta.c.value).where(meta.c.key == bindparam("of"))
+
+
+@prepared
+def _put(dialect: Dialect) -> Executable:
+    insert = dialect.insert(meta)
+    put: Executable = insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
+    return put
 
 
 def sql_epoch() -> ColumnElement[int]:

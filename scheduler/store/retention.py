@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, TextClause, case, delete, func, or_, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    TextClause,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
-from scheduler.store.dialect import BIGINT, TEXT
+from scheduler.store.dialect import BIGINT, INTEGER, TEXT, Batch, Dialect, Each
+from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import AGAIN, OPEN_TEXT, SLOTTED
 from scheduler.store.schema import attempts, backfills, meta, runs, trigger_revisions, triggers, waits
 
@@ -69,7 +83,7 @@ class RetentionTable:
 
     def lock(self) -> str | None:
         """Where the last batch left off, as `put` wrote it (empty at first), locked; None while another worker is at it."""
-        locked = self._tx.dialect.locked(select(meta.c.value).where(meta.c.key == _KEY), of=meta, skip=True)
+        locked = _lock(self._tx.dialect)
         value: str | None = self._tx.connection.execute(locked).scalar()
         if value is None and self._tx.meta.get(_KEY) is None:
             first = self._tx.dialect.insert(meta).values(key=_KEY, value="")
@@ -95,18 +109,11 @@ class RetentionTable:
 
         Of a trigger that pauses on failure as many ended scheduled runs stay as it looks at.
         """
-        batch = self._tx.dialect.rows("t", {"trigger_id": BIGINT}, [(trigger_id,) for trigger_id in trigger_ids])
-        mine = select(family.order).where(family.condition, runs.c.trigger_id == batch.c.trigger_id)
-        oldest = mine.with_only_columns(func.min(family.order)).scalar_subquery()
-        bound: Any = cutoff
-        if keep:
-            bound = mine.order_by(family.order.desc()).limit(1).offset(keep - 1).scalar_subquery()
-        # Nothing ends before its slot: where the oldest one is young, its newer ones need not be counted.
-        first = case((oldest < cutoff, bound))
-        statement = select(batch.c.trigger_id, first.label("first"))
+        statement, batch = _removable_before(self._tx.dialect, family, keep > 0)
+        given = batch.send([(trigger_id,) for trigger_id in trigger_ids]) | {"cutoff": cutoff, "newer": keep - 1}
         found = {
             row.trigger_id: min(row.first, cutoff)
-            for row in self._tx.connection.execute(statement)
+            for row in self._tx.connection.execute(statement, given)
             if row.first is not None
         }
         if family is OWN_SLOTS and found:
@@ -119,36 +126,16 @@ class RetentionTable:
 
         Left out is what is open, what an external job is still waited for, and what a backfill under way still counts.
         """
-        under_way = select(backfills.c.id).where(
-            backfills.c.id == runs.c.backfill_id, text("backfills.state IN ('running', 'cancelling')")
-        )
-
-        def oldest(trigger_id: Any, first_kept: Any) -> Select[Any]:
-            return (
-                select(runs.c.name, runs.c.trigger_id, runs.c.scheduled_at)
-                .where(
-                    family.condition,
-                    runs.c.trigger_id == trigger_id,
-                    family.order < first_kept,
-                    text(f"NOT ({OPEN_TEXT})"),
-                    func.coalesce(runs.c.finished_at, runs.c.created_at) < cutoff,
-                    ~select(waits.c.run_name).where(waits.c.run_name == runs.c.name).exists(),
-                    or_(runs.c.backfill_id.is_(None), ~under_way.exists()),
-                )
-                .order_by(family.order)
-                .limit(most)
-            )
-
-        columns = {"trigger_id": BIGINT, "first_kept": BIGINT}
-        found = self._tx.dialect.each(columns, oldest)(self._tx.connection, sorted(before.items()))
+        oldest = _old_runs(self._tx.dialect, family)
+        found = oldest(self._tx.connection, sorted(before.items()), cutoff=cutoff, most=most)
         return [OldRun(*row) for row in found]
 
     def remove_runs(self, names: Sequence[str]) -> None:
         """Removes these runs and their attempts."""
-        batch = self._tx.dialect.rows("o", {"name": TEXT}, [(name,) for name in sorted(names)])
-        wanted = select(batch.c.name)
-        self._tx.connection.execute(delete(attempts).where(attempts.c.run_name.in_(wanted)))
-        self._tx.connection.execute(delete(runs).where(runs.c.name.in_(wanted)))
+        statements, batch = _remove_runs(self._tx.dialect)
+        given = batch.send([(name,) for name in sorted(names)])
+        for statement in statements:
+            self._tx.connection.execute(statement, given)
 
     def runs_within(self, windows: Sequence[Gap]) -> dict[int, bool]:
         """Of each window's trigger, whether a slot after its instant and up to its slot has a run still."""
@@ -156,15 +143,8 @@ class RetentionTable:
 
     def runs_left(self, gaps: Sequence[Gap]) -> list[tuple[Gap, Micros | None, bool]]:
         """For each gap the first slot strictly within it that has a run, and whether its own slot has one still."""
-        batch = self._tx.dialect.rows("g", dict.fromkeys(Gap._fields, BIGINT), gaps)
-        firsts, stills = [], []
-        for condition in (SLOTTED, AGAIN):
-            mine = select(func.min(runs.c.scheduled_at)).where(condition, runs.c.trigger_id == batch.c.trigger_id)
-            within = mine.where(runs.c.scheduled_at > batch.c.after, runs.c.scheduled_at < batch.c.slot)
-            firsts.append(within.scalar_subquery())
-            stills.append(mine.where(runs.c.scheduled_at == batch.c.slot).scalar_subquery())
-        statement = select(*batch.c, func.coalesce(*firsts), func.coalesce(*stills))
-        found = self._tx.connection.execute(statement).all()
+        statement, batch = _runs_left(self._tx.dialect)
+        found = self._tx.connection.execute(statement, batch.send(gaps)).all()
         return [(Gap(row[0], row[1], row[2]), row[3], row[4] is not None) for row in found]
 
     def _still_counted(self, trigger_ids: Sequence[int]) -> dict[int, Micros]:
@@ -237,3 +217,69 @@ class RetentionTable:
         )
         result = self._tx.connection.execute(delete(backfills).where(backfills.c.id.in_(old)))
         return int(result.rowcount)
+
+
+@prepared
+def _lock(dialect: Dialect) -> Select[Any]:
+    return dialect.locked(select(meta.c.value).where(meta.c.key == _KEY), of=meta, skip=True)
+
+
+@prepared
+def _removable_before(dialect: Dialect, family: RunFamily, keeps: bool) -> tuple[Executable, Batch]:
+    batch = dialect.batch("t", {"trigger_id": BIGINT})
+    cutoff: Any = bindparam("cutoff", type_=BIGINT)
+    mine = select(family.order).where(family.condition, runs.c.trigger_id == batch.rows.c.trigger_id)
+    oldest = mine.with_only_columns(func.min(family.order)).scalar_subquery()
+    bound = cutoff
+    if keeps:
+        newest = mine.order_by(family.order.desc()).limit(1)
+        bound = newest.offset(bindparam("newer", type_=INTEGER)).scalar_subquery()
+    # Nothing ends before its slot: where the oldest one is young, its newer ones need not be counted.
+    first = case((oldest < cutoff, bound))
+    return select(batch.rows.c.trigger_id, first.label("first")), batch
+
+
+@prepared
+def _old_runs(dialect: Dialect, family: RunFamily) -> Each:
+    under_way = select(backfills.c.id).where(
+        backfills.c.id == runs.c.backfill_id, text("backfills.state IN ('running', 'cancelling')")
+    )
+
+    def oldest(trigger_id: Any, first_kept: Any) -> Select[Any]:
+        return (
+            select(runs.c.name, runs.c.trigger_id, runs.c.scheduled_at)
+            .where(
+                family.condition,
+                runs.c.trigger_id == trigger_id,
+                family.order < first_kept,
+                text(f"NOT ({OPEN_TEXT})"),
+                func.coalesce(runs.c.finished_at, runs.c.created_at) < bindparam("cutoff", type_=BIGINT),
+                ~select(waits.c.run_name).where(waits.c.run_name == runs.c.name).exists(),
+                or_(runs.c.backfill_id.is_(None), ~under_way.exists()),
+            )
+            .order_by(family.order)
+            .limit(bindparam("most", type_=INTEGER))
+        )
+
+    return dialect.each({"trigger_id": BIGINT, "first_kept": BIGINT}, oldest)
+
+
+@prepared
+def _remove_runs(dialect: Dialect) -> tuple[list[Executable], Batch]:
+    batch = dialect.batch("o", {"name": TEXT})
+    wanted = select(batch.rows.c.name)
+    of_runs = delete(attempts).where(attempts.c.run_name.in_(wanted))
+    return [of_runs, delete(runs).where(runs.c.name.in_(wanted))], batch
+
+
+@prepared
+def _runs_left(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("g", dict.fromkeys(Gap._fields, BIGINT))
+    gap = batch.rows
+    firsts, stills = [], []
+    for condition in (SLOTTED, AGAIN):
+        mine = select(func.min(runs.c.scheduled_at)).where(condition, runs.c.trigger_id == gap.c.trigger_id)
+        within = mine.where(runs.c.scheduled_at > gap.c.after, runs.c.scheduled_at < gap.c.slot)
+        firsts.append(within.scalar_subquery())
+        stills.append(mine.where(runs.c.scheduled_at == gap.c.slot).scalar_subquery())
+    return select(*gap.c, func.coalesce(*firsts), func.coalesce(*stills)), batch

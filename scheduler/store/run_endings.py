@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, null, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import FINAL, Kind, Phase
-from scheduler.store.dialect import BIGINT, INTEGER, TEXT
+from scheduler.store.dialect import BIGINT, INTEGER, TEXT, Dialect
+from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import OPEN_TEXT, RunLookups
 from scheduler.store.schema import attempts, runs, tasks, workers
 
@@ -135,26 +150,7 @@ class RunEndings(RunLookups):
 
     def orphans(self, limit: int, *, lock: bool = True) -> Sequence[RowMapping]:
         """Runs held by a worker that is not alive, locked; by state, never by event, so nothing depends on order."""
-        living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
-        worker = select(workers.c.name).where(workers.c.incarnation == runs.c.owner).scalar_subquery().label("worker")
-        statement = select(
-            runs.c.name,
-            runs.c.kind,
-            runs.c.trigger_id,
-            runs.c.lost,
-            runs.c.spec_digest,
-            runs.c.intent,
-            runs.c.intent_note,
-            runs.c.attempt,
-            runs.c.started_at,
-            worker,
-        ).where(runs.c.owner.is_not(None), ~living)
-        statement = statement.order_by(runs.c.owner).limit(limit)
-        if not lock:
-            return self._tx.connection.execute(statement).mappings().all()
-        claimed = self._tx.dialect.locked(statement, of=runs, skip=True).cte("gone")
-        claimed = claimed.prefix_with("MATERIALIZED", dialect="postgresql")
-        return self._tx.connection.execute(select(claimed)).mappings().all()
+        return self._tx.connection.execute(_orphans(self._tx.dialect, lock), {"most": limit}).mappings().all()
 
     def requeue_lost(self, rows: Sequence[LostRun], now: Micros) -> None:
         """Runs whose worker is gone, locked by `orphans`, are queued again or end; queued, their fence stays, so a late
@@ -252,3 +248,26 @@ class RunEndings(RunLookups):
             )
         )
         return bool(result.rowcount)
+
+
+@prepared
+def _orphans(dialect: Dialect, lock: bool) -> Executable:
+    living = select(workers.c.incarnation).where(workers.c.incarnation == runs.c.owner, workers.c.alive).exists()
+    worker = select(workers.c.name).where(workers.c.incarnation == runs.c.owner).scalar_subquery().label("worker")
+    columns = [
+        runs.c.name,
+        runs.c.kind,
+        runs.c.trigger_id,
+        runs.c.lost,
+        runs.c.spec_digest,
+        runs.c.intent,
+        runs.c.intent_note,
+        runs.c.attempt,
+        runs.c.started_at,
+    ]
+    statement = select(*columns, worker).where(runs.c.owner.is_not(None), ~living)
+    statement = statement.order_by(runs.c.owner).limit(bindparam("most", type_=INTEGER))
+    if not lock:
+        return statement
+    claimed = dialect.locked(statement, of=runs, skip=True).cte("gone")
+    return select(claimed.prefix_with("MATERIALIZED", dialect="postgresql"))

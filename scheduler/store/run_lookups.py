@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, func, or_, select, text, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    FromClause,
+    RowMapping,
+    Select,
+    bindparam,
+    func,
+    or_,
+    select,
+    text,
+    union_all,
+)
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import OPEN, Kind, Phase
-from scheduler.store.dialect import BIGINT, INTEGER
+from scheduler.store.dialect import BIGINT, INTEGER, Dialect, asked_now
+from scheduler.store.prepared import prepared
 from scheduler.store.schema import attempts, runs, tasks, triggers
 
 if TYPE_CHECKING:
@@ -61,21 +74,12 @@ class RunLookups:
 
     def next_ready_at(self, executors: Iterable[str]) -> Micros | None:
         """When the next queued run of these executors may start; None where none waits."""
-        now = self._tx.sql_now()
-        earliest: list[Select[Any]] = []
-        for executor in sorted(executors):
-            ready = select(runs.c.not_before).where(READY, runs.c.executor == executor, runs.c.intent.is_(None))
-            on_time = ready.where(runs.c.priority == 0).order_by(runs.c.not_before).limit(1).scalar_subquery()
-            # Among many late runs the first that may start will do; only where none may, the earliest is looked for.
-            late = ready.where(runs.c.priority > 0)
-            startable = late.where(runs.c.not_before <= now).limit(1).scalar_subquery()
-            later = late.with_only_columns(func.min(runs.c.not_before)).scalar_subquery()
-            earliest += [select(on_time.label("at")), select(func.coalesce(startable, later).label("at"))]
-        if not earliest:
+        wanted = {f"executor_{index}": name for index, name in enumerate(sorted(executors))}
+        if not wanted:
             return None
-        value: Micros | None = self._tx.connection.execute(
-            select(func.min(union_all(*earliest).subquery("earliest").c.at))
-        ).scalar()
+        given = self._tx.given_now()
+        statement = _next_ready_at(self._tx.dialect, not given, len(wanted))
+        value: Micros | None = self._tx.connection.execute(statement, {**given, **wanted}).scalar()
         return value
 
     def next_gated_at(self, now: Micros, executors: Iterable[str]) -> Micros | None:
@@ -199,6 +203,22 @@ def run_filters(
     if since is not None:
         conditions.append(runs.c.created_at >= since)
     return conditions
+
+
+@prepared
+def _next_ready_at(_dialect: Dialect, asks_server: bool, executors: int) -> Executable:
+    now = asked_now(asks_server)
+    earliest: list[Select[Any]] = []
+    for index in range(executors):
+        mine = runs.c.executor == bindparam(f"executor_{index}")
+        ready = select(runs.c.not_before).where(READY, mine, runs.c.intent.is_(None))
+        on_time = ready.where(runs.c.priority == 0).order_by(runs.c.not_before).limit(1).scalar_subquery()
+        # Among many late runs the first that may start will do; only where none may, the earliest is looked for.
+        late = ready.where(runs.c.priority > 0)
+        startable = late.where(runs.c.not_before <= now).limit(1).scalar_subquery()
+        later = late.with_only_columns(func.min(runs.c.not_before)).scalar_subquery()
+        earliest += [select(on_time.label("at")), select(func.coalesce(startable, later).label("at"))]
+    return select(func.min(union_all(*earliest).subquery("earliest").c.at))
 
 
 def _listing() -> Select[Any]:

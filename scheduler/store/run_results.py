@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Executable, and_, bindparam, case, func, null, select, update
-from sqlalchemy.dialects import sqlite
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
@@ -41,7 +40,16 @@ _KINDS = dict(
         strict=True,
     )
 )
-_ATTEMPT = ("run_name", "attempt", "phase", "started_at", "finished_at", "worker", "error", "output")
+_ATTEMPT = {
+    "run_name": TEXT,
+    "attempt": BIGINT,
+    "phase": TEXT,
+    "started_at": BIGINT,
+    "finished_at": BIGINT,
+    "worker": TEXT,
+    "error": TEXT,
+    "output": TEXT,
+}
 
 
 class RunResults(RunLookups):
@@ -88,11 +96,14 @@ class RunResults(RunLookups):
             for item in ended
         ]
         if rows:
-            self._tx.connection.exec_driver_sql(_RECORD, rows)
+            statement, batch = _record(self._tx.dialect)
+            self._tx.connection.execute(statement, batch.send(rows))
 
 
-# Given to the driver as it is: a thousand rows by their columns' names take three times as long.
-_RECORD: Final = str(attempts.insert().compile(dialect=sqlite.dialect(), column_keys=list(_ATTEMPT)))
+@prepared
+def _record(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("r", _ATTEMPT)
+    return attempts.insert().from_select(list(_ATTEMPT), select(batch.rows), include_defaults=False), batch
 
 
 @prepared
@@ -140,5 +151,5 @@ def _finish(dialect: Dialect) -> tuple[Executable, Batch]:
     end = ending.returning(*answer, *(item.label(f"told_{item.name}") for item in told)).cte("ended")
     attempt = end.c.name, end.c.attempt, end.c.told_attempt_phase, end.c.told_started_at
     kept = select(*attempt, now, bindparam("worker", type_=TEXT), end.c.told_error, end.c.told_output)
-    record = attempts.insert().from_select(_ATTEMPT, kept, include_defaults=False).cte("recorded")
+    record = attempts.insert().from_select(list(_ATTEMPT), kept, include_defaults=False).cte("recorded")
     return select(*(end.c[item.name] for item in answer)).add_cte(record), sent

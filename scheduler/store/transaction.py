@@ -79,6 +79,10 @@ class Transaction:
         """Wakes the other workers when this transaction commits (PostgreSQL; elsewhere their sync beat looks)."""
         self.dialect.notify(self.connection, CHANNEL)
 
+    def close(self) -> None:
+        """It is over: the store says so. Its tables hold on to it as it does to them, which only the collector would part."""
+        vars(self).clear()
+
 
 class Store:
     """A database of triggers and runs. Threads may share it; each transaction belongs to one."""
@@ -101,16 +105,21 @@ class Store:
 
         Raises `StoreUnavailable` where the database is away.
         """
-        with self._watched() as tally, translated_errors(), self.engine.begin() as connection:
-            yield Transaction(connection, self.dialect, self.clock, tally)
+        with (
+            self._watched() as tally,
+            translated_errors(),
+            self.engine.begin() as connection,
+            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally)) as tx,
+        ):
+            yield tx
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: on SQLite it waits for no writer."""
         with self._watched() as tally, translated_errors(), self.engine.connect() as connection:
             reader = connection.execution_options(readonly=True)
-            with reader.begin():
-                yield Transaction(reader, self.dialect, self.clock, tally)
+            with reader.begin(), contextlib.closing(Transaction(reader, self.dialect, self.clock, tally)) as tx:
+                yield tx
 
     def run(
         self,

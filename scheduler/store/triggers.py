@@ -68,10 +68,20 @@ _DUE = [
 ]
 
 
-# Everything but what is long and decides nothing; whether the plan is of what stands there now is compared there.
+# Everything but what decides nothing, much of it long; whether the plan is of what stands there now is compared there.
 _LEFT_OUT = {
-    *("plan_source", "planned_from", "deployed", "description", "note", "source", "updated_at", "updated_by"),
-    *("inputs", "kickoff_arg", "pause_on_failure", "revision"),
+    "plan_source",
+    "planned_from",
+    "deployed",
+    "description",
+    "note",
+    "source",
+    "updated_at",
+    "updated_by",
+    "inputs",
+    "kickoff_arg",
+    "pause_on_failure",
+    "revision",
 }
 _TO_FIRE = [
     *(column for column in triggers.c if column.name not in _LEFT_OUT),
@@ -126,11 +136,8 @@ class TriggerTable:
 
     def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:
         """Locks set-aside triggers that a worker with another version or other zone data gave up on."""
-        ids = select(triggers.c.id).where(
-            triggers.c.error.is_not(None), triggers.c.error_fingerprint != fingerprint, triggers.c.deleted_at.is_(None)
-        )
-        statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(ids)).order_by(trigger_due.c.trigger_id)
-        return self._claim(statement.limit(limit))
+        given = {"fingerprint": fingerprint, "most": limit}
+        return [DueRow(*row) for row in self._tx.connection.execute(_claim_quarantined(self._tx.dialect), given)]
 
     def claim_after(self, trigger_id: int, limit: int) -> list[DueRow]:
         """Locks the planned triggers that follow `trigger_id`, for a walk over all of them in batches."""
@@ -365,6 +372,14 @@ def _claim_due(dialect: Dialect, asks_server: bool, within: bool, floor: bool, s
         ours = select(triggers.c.id).where(triggers.c.source == bindparam("source", type_=TEXT))
         statement = statement.where(trigger_due.c.trigger_id.in_(ours))
     return _claiming(dialect, statement.order_by(trigger_due.c.due_at).limit(bindparam("most", type_=INTEGER)))
+
+
+@prepared
+def _claim_quarantined(dialect: Dialect) -> Select[Any]:
+    elsewhere = triggers.c.error_fingerprint != bindparam("fingerprint")
+    ids = select(triggers.c.id).where(triggers.c.error.is_not(None), elsewhere, triggers.c.deleted_at.is_(None))
+    statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(ids)).order_by(trigger_due.c.trigger_id)
+    return _claiming(dialect, statement.limit(bindparam("most", type_=INTEGER)))
 
 
 @prepared

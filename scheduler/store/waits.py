@@ -9,15 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, literal, null, select, text, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    null,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
-from scheduler.store.dialect import BIGINT, BOOLEAN, TEXT
+from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT, Dialect
 from scheduler.store.engine import TransactionUndoneError
 from scheduler.store.meta import sql_epoch
+from scheduler.store.prepared import prepared
 from scheduler.store.runs import TakenRun
 from scheduler.store.schema import runs, waits, workers
 
@@ -163,17 +179,8 @@ class WaitTable:
 
         Rows that another worker is claiming are left out.
         """
-        statement = (
-            select(runs.c.name)
-            .join(waits, waits.c.run_name == runs.c.name)
-            .where(_FREE, waits.c.executor.in_(sorted(executors)))
-            .order_by(waits.c.look_at)
-            .limit(limit)
-        )
-        locked = self._tx.dialect.locked(statement, of=runs, skip=True).cte("free")
-        names = list(
-            self._tx.connection.execute(select(locked.prefix_with("MATERIALIZED", dialect="postgresql"))).scalars()
-        )
+        wanted = {"executors": sorted(executors), "most": limit}
+        names = list(self._tx.connection.execute(_lock_free(self._tx.dialect), wanted).scalars())
         if not names:
             return []
         claimed = [
@@ -245,17 +252,7 @@ class WaitTable:
 
     def release_lost(self, limit: int) -> int:
         """Waits of workers that are not alive lose their owner, and nothing else: the runs stay DEFERRED."""
-        living = select(workers.c.incarnation).where(workers.c.incarnation == waits.c.owner, workers.c.alive).exists()
-        statement = select(waits.c.run_name).where(waits.c.owner.is_not(None), ~living).limit(limit)
-        chosen = self._tx.dialect.locked(statement, of=waits, skip=True).cte("gone")
-        gone = chosen.prefix_with("MATERIALIZED", dialect="postgresql")
-        released = self._tx.connection.execute(
-            update(waits)
-            .where(waits.c.run_name.in_(select(gone.c.run_name)))
-            .values(owner=None)
-            .returning(waits.c.run_name)
-        )
-        return len(released.all())
+        return len(self._tx.connection.execute(_release_lost(self._tx.dialect), {"most": limit}).all())
 
     # --- over --------------------------------------------------------------------------------------------------------
 
@@ -378,6 +375,29 @@ class WaitTable:
             return []
         statement = select(*_TAKEN, _INTENT).where(runs.c.name.in_(sorted(wait.run_name for wait in stored)))
         return _found(stored, self._tx.connection.execute(statement), owner)
+
+
+@prepared
+def _lock_free(dialect: Dialect) -> Executable:
+    statement = (
+        select(runs.c.name)
+        .join(waits, waits.c.run_name == runs.c.name)
+        .where(_FREE, waits.c.executor.in_(bindparam("executors", expanding=True)))
+        .order_by(waits.c.look_at)
+        .limit(bindparam("most", type_=INTEGER))
+    )
+    locked = dialect.locked(statement, of=runs, skip=True).cte("free")
+    return select(locked.prefix_with("MATERIALIZED", dialect="postgresql"))
+
+
+@prepared
+def _release_lost(dialect: Dialect) -> Executable:
+    living = select(workers.c.incarnation).where(workers.c.incarnation == waits.c.owner, workers.c.alive).exists()
+    statement = select(waits.c.run_name).where(waits.c.owner.is_not(None), ~living)
+    chosen = dialect.locked(statement.limit(bindparam("most", type_=INTEGER)), of=waits, skip=True).cte("gone")
+    gone = chosen.prefix_with("MATERIALIZED", dialect="postgresql")
+    release = update(waits).where(waits.c.run_name.in_(select(gone.c.run_name))).values(owner=None)
+    return release.returning(waits.c.run_name)
 
 
 def _found(stored: Sequence[StoredWait], rows: Iterable[Any], owner: str | None) -> list[FoundWait]:

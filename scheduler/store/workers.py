@@ -22,6 +22,11 @@ _RENEW = (
     .where(workers.c.incarnation == bindparam("of"), workers.c.alive)
     .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
 )
+_FORGET_DEAD = delete(workers).where(
+    workers.c.alive.is_(False),
+    workers.c.lease_until < bindparam("before", type_=BIGINT),
+    ~select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists(),
+)
 _ALIVE = select(workers.c.alive).where(workers.c.incarnation == bindparam("of"))
 
 
@@ -57,12 +62,11 @@ class WorkerTable:
         result = self._tx.connection.execute(_RENEW, {"of": incarnation, "now": now, "until": now + lease})
         return now if result.rowcount else None
 
-    def is_dead(self, incarnation: str) -> bool:
-        """Whether the worker was declared dead, or left; one that was never registered is neither."""
-        return self._tx.connection.execute(_ALIVE, {"of": incarnation}).scalar() is False
-
     def is_dead_now(self, incarnation: str) -> tuple[bool, Micros]:
-        """`is_dead`, and the present instant: one question instead of two."""
+        """Whether the worker was declared dead, or left, and the present instant: one question instead of two.
+
+        One that was never registered is neither.
+        """
         given = self._tx.given_now()
         statement = _alive_now(self._tx.dialect, not given)
         alive, now = self._tx.connection.execute(statement, {"of": incarnation, **given}).one()
@@ -109,9 +113,7 @@ class WorkerTable:
 
     def forget_dead(self, before: Micros) -> int:
         """Removes rows of workers dead since before an instant that no run names any more."""
-        owned = select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists()
-        statement = delete(workers).where(workers.c.alive.is_(False), workers.c.lease_until < before, ~owned)
-        return int(self._tx.connection.execute(statement).rowcount)
+        return int(self._tx.connection.execute(_FORGET_DEAD, {"before": before}).rowcount)
 
     def list_living(self) -> Sequence[RowMapping]:
         """The living workers with how many runs and how many waits each holds, oldest first."""

@@ -25,9 +25,8 @@ def test_a_run_stopped_before_its_first_step_leaves_its_place_and_is_executed_la
     counting = Counting()
     with WaitingWorld(sqlite_url, {"counting": counting}) as world:
         key = world.deploy("job", "counting")
-        world.until_phase(
-            world.again(key), "SUCCEEDED"
-        )  # Its specification is known from now on: starting asks nobody.
+        # Its specification is known from then on: starting asks nobody.
+        world.until_phase(world.again(key), "SUCCEEDED")
         dispatching = world.worker.dispatching
 
         async def start_and_stop() -> str:
@@ -42,7 +41,7 @@ def test_a_run_stopped_before_its_first_step_leaves_its_place_and_is_executed_la
             assert dispatching.running == 0
             return name
 
-        name = asyncio.run_coroutine_threadsafe(start_and_stop(), world._loop).result(10)
+        name = world.await_there(start_and_stop())
         assert counting.executed == 1
         world.until_phase(name, "SUCCEEDED")
     assert counting.executed == 2

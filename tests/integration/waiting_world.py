@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -84,7 +84,11 @@ class WaitingWorld:
         async def on_loop() -> T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(10)
+        return self.await_there(on_loop())
+
+    def await_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits something on the worker's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _work(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
