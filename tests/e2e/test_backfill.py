@@ -121,7 +121,8 @@ def test_two_workers_share_a_backfill_and_never_exceed_what_may_be_open(
 def test_cancelled_in_the_middle_it_stops_and_what_runs_finishes(
     new_world: NewWorld, sqlite_url: str, tmp_path: Path
 ) -> None:
-    slow = task("slow", "shell", {"command": ["sleep", "1.5"]}, trigger={"cron": "* * * * *"})
+    # Longer than the command takes that cancels: just after two have ended, two less are queued than there may be.
+    slow = task("slow", "shell", {"command": ["sleep", "5"]}, trigger={"cron": "* * * * *"})
     world = new_world(sqlite_url, [slow], worker={"max_concurrent_runs": 2})
     with world.worker() as worker:
         worker.until_said("ready")
