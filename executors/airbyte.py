@@ -23,7 +23,7 @@ from executors.airbyte_tokens import Tokens
 from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus
 from executors.hiding import Hidden
-from executors.http_words import url_fault
+from executors.http_words import load_client, url_fault
 from executors.job_service import Answer, Service, proxy_faults, shown_url
 from executors.protocol import RunContext
 
@@ -115,6 +115,10 @@ class AirbyteExecutor(ExternalJob):
             self._tokens = Tokens(self._service, token_url, said.client_id, said.client_secret)
 
     # --- the calls ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load what sends requests."""
+        load_client()
 
     def watched(self, run: RunContext) -> Job | None:
         """The job that the task's `job_id` names."""

@@ -25,7 +25,7 @@ from typing import Any, Final
 from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
 from executors.hiding import Hidden
-from executors.http_words import url_fault
+from executors.http_words import load_client, url_fault
 from executors.job_service import Answer, Service, proxy_faults, shown_url
 from executors.json_paths import JsonPath, path_fault
 from executors.jsonvalue import json_fault
@@ -129,6 +129,10 @@ class HttpJobExecutor(ExternalJob):
         self.call_timeout = max(self.call_timeout, 2 * said.timeout)
 
     # --- the calls ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load what sends requests."""
+        load_client()
 
     def watched(self, run: RunContext) -> Job | None:
         """The job that the task's `job_id` names."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from executors.errors import PermanentError, Problem, RetryableError
-from executors.http_words import retry_after, url_fault, words
+from executors.http_words import load_client, retry_after, url_fault, words
 from executors.jsonvalue import json_fault
 from executors.output import LIMIT
 from executors.protocol import Executor, Outcome, RunContext, Succeeded
@@ -93,6 +93,10 @@ class HttpExecutor(Executor):
             for index, status in enumerate(self.expect):
                 if not 100 <= status <= 599:
                     yield f"expect[{index}]", f"{status} is no HTTP status"
+
+    async def start(self) -> None:
+        """Load what sends requests."""
+        load_client()
 
     async def execute(self, run: RunContext) -> Outcome:
         """Send the request; the answer's status, headers and body are the outputs, or stand in `run.output` if it failed."""

@@ -34,7 +34,11 @@ class _Bucket:
         # Sums of small numbers fall short of whole ones by less than this.
         return int(self._left + 1e-6)
 
-    def take(self) -> None:
+    def take(self, now: float) -> None:
+        """A run starts at `now`."""
+        # Filled up to this moment first: what a full bucket would have gained since it was looked at is not saved up, or
+        # a burst that was decided on a while before it starts would be followed too closely.
+        self.left(now)
         self._left -= 1
 
     def seconds_to_next(self, now: float) -> float:
@@ -104,7 +108,7 @@ class Places:
         self._held[executor] += 1
         bucket = self._buckets.get(executor)
         if bucket is not None:
-            bucket.take()
+            bucket.take(self._clock())
 
     def leave(self, executor: str) -> None:
         """A run's code has ended."""

@@ -216,3 +216,30 @@ def test_importing_the_contract_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_request_loads_nothing_while_other_runs_are_due() -> None:
+    program = """
+import asyncio, sys
+from executors import HttpExecutor, RunContext
+from executors.registry import parse_config
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    executor = HttpExecutor()
+    await executor.start()
+    before = set(sys.modules)
+    async with RunContext("nightly-1", config=parse_config(HttpExecutor, {"url": url})) as run:
+        print((await executor.execute(run)).outputs["status"])
+    print(sorted(set(sys.modules) - before))
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["204", "[]"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from scheduler.loop.places import Places, Rate
 
 
@@ -44,3 +46,16 @@ def test_a_rate_offers_each_of_its_starts_once() -> None:
         worker.occupy("http")
         worker.occupy("http")
     assert worker.room()["http"] == 1
+
+
+def test_a_burst_that_starts_late_is_not_followed_too_closely() -> None:
+    now = 0.0
+    worker = Places(50, ["http"], limits={}, rates={"http": Rate(per_second=10.0, burst=20)}, clock=lambda: now)
+    assert worker.room() == {"http": 20}
+    now = 0.25  # The transaction that took the runs lasted this long.
+    for _ in range(20):
+        worker.occupy("http")
+    assert worker.room() == {"http": 0}, "what was not room in the bucket is not saved up"
+    assert worker.seconds_to_refill() == pytest.approx(0.1)
+    now = 0.36
+    assert worker.room() == {"http": 1}
