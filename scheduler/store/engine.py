@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, event, make_url
+from sqlalchemy import URL, Engine, PoolProxiedConnection, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
@@ -18,6 +18,7 @@ from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.store.dialect import refuse_network_file_system
 
 _BUSY_SECONDS = 30
+_READS = "only reads"
 _POSTGRES_SETTINGS = {
     # A worker frozen inside a transaction would keep its rows locked: the server ends such a session.
     "idle_in_transaction_session_timeout": "5s",
@@ -108,12 +109,21 @@ def _open_sqlite(url: URL) -> Engine:
         cursor.execute("PRAGMA temp_store=MEMORY")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: sqlalchemy.Connection) -> None:
-        readonly = connection.get_execution_options().get("readonly", False)
-        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
-
+    # Not the engine's event of that name: an engine that anything listens to asks for listeners at every statement, which
+    # made an empty transaction cost twice as much, and a short statement a third more.
+    engine.dialect.do_begin = _begin_sqlite  # type: ignore[method-assign]
     return engine
+
+
+def begin_reading(connection: sqlalchemy.Connection) -> sqlalchemy.RootTransaction:
+    """Begins a transaction that only reads: on SQLite it waits for no writer."""
+    connection.info[_READS] = True
+    return connection.begin()
+
+
+def _begin_sqlite(dbapi_connection: PoolProxiedConnection) -> None:
+    reads = dbapi_connection.info.pop(_READS, False)
+    dbapi_connection.cursor().execute("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:

@@ -19,7 +19,7 @@ from scheduler.domain.instants import Micros
 from scheduler.errors import StoreUnavailable
 from scheduler.store.backfills import BackfillTable
 from scheduler.store.dialect import Dialect, dialect_of, server_now
-from scheduler.store.engine import TransactionUndoneError, open_engine, translated_errors
+from scheduler.store.engine import TransactionUndoneError, begin_reading, open_engine, translated_errors
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.listings import ListingTable
 from scheduler.store.meta import MetaTable
@@ -116,10 +116,14 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: on SQLite it waits for no writer."""
-        with self._watched() as tally, translated_errors(), self.engine.connect() as connection:
-            reader = connection.execution_options(readonly=True)
-            with reader.begin(), contextlib.closing(Transaction(reader, self.dialect, self.clock, tally)) as tx:
-                yield tx
+        with (
+            self._watched() as tally,
+            translated_errors(),
+            self.engine.connect() as connection,
+            begin_reading(connection),
+            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally)) as tx,
+        ):
+            yield tx
 
     def run(
         self,

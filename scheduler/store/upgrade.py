@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, inspect, text
 
 from scheduler.errors import SchemaMismatch
-from scheduler.store.engine import sqlite_file, translated_errors
+from scheduler.store.engine import begin_reading, sqlite_file, translated_errors
 from scheduler.store.transaction import Store, Transaction
 
 _REVISION: Final = re.compile(r"r(\d{4})_\w+\.py")
@@ -42,10 +42,8 @@ def schema_state(store: Store) -> SchemaState:
     file = sqlite_file(store.engine.url)
     if file is not None and not file.exists():
         return SchemaState(None, _revisions()[0], True)
-    with translated_errors(), store.engine.connect() as connection:
-        connection = connection.execution_options(readonly=True)
-        with connection.begin():
-            return _found_on(connection)
+    with translated_errors(), store.engine.connect() as connection, begin_reading(connection):
+        return _found_on(connection)
 
 
 def schema_seen(tx: Transaction) -> SchemaState:
