@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Executable, RowMapping, Select, and_, delete, func, select, true, tuple_
+from sqlalchemy import Executable, RowMapping, Select, and_, bindparam, delete, func, select, true, tuple_
 
 from scheduler.domain.instants import Micros
 from scheduler.domain.ledger import Reason, SkippedRange
@@ -94,16 +94,8 @@ class LedgerTable:
         return {reason: int(total) for reason, total in self._tx.connection.execute(statement)}
 
     def _last(self, trigger_ids: Iterable[int]) -> dict[int, SkippedRange]:
-        newest = (
-            select(skips.c.trigger_id, func.max(skips.c.to_slot).label("to_slot"))
-            .where(skips.c.trigger_id.in_(sorted(trigger_ids)))
-            .group_by(skips.c.trigger_id)
-            .subquery()
-        )
-        statement = select(skips).join(
-            newest, (skips.c.trigger_id == newest.c.trigger_id) & (skips.c.to_slot == newest.c.to_slot)
-        )
-        return {row["trigger_id"]: _range(row) for row in self._tx.connection.execute(statement).mappings()}
+        rows = self._tx.connection.execute(_LAST, {"trigger_ids": sorted(trigger_ids)}).mappings()
+        return {row["trigger_id"]: _range(row) for row in rows}
 
 
 def _touching(trigger_id: int, after: Micros, until: Micros) -> Select[Any]:
@@ -145,6 +137,17 @@ def _row(trigger_id: int, item: SkippedRange) -> dict[str, Any]:
 
 def _range(row: RowMapping) -> SkippedRange:
     return SkippedRange(row["from_slot"], row["to_slot"], row["count"], Reason(row["reason"]))
+
+
+_NEWEST = (
+    select(skips.c.trigger_id, func.max(skips.c.to_slot).label("to_slot"))
+    .where(skips.c.trigger_id.in_(bindparam("trigger_ids", expanding=True)))
+    .group_by(skips.c.trigger_id)
+    .subquery()
+)
+_LAST = select(skips).join(
+    _NEWEST, (skips.c.trigger_id == _NEWEST.c.trigger_id) & (skips.c.to_slot == _NEWEST.c.to_slot)
+)
 
 
 @prepared

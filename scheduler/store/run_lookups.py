@@ -94,20 +94,13 @@ class RunLookups:
 
     def next_deadline(self) -> Micros | None:
         """When the deadline of the next queued run passes."""
-        statement = select(func.min(runs.c.deadline_at)).where(
-            text("runs.phase = 'QUEUED'"), runs.c.deadline_at.is_not(None)
-        )
-        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        value: Micros | None = self._tx.connection.execute(_NEXT_DEADLINE).scalar()
         return value
 
     def count_open_scheduled(self, trigger_ids: Sequence[int]) -> dict[int, int]:
         """How many scheduled runs of these triggers are open; triggers without one are left out."""
-        statement = (
-            select(runs.c.trigger_id, func.count())
-            .where(runs.c.trigger_id.in_(trigger_ids), runs.c.kind == Kind.SCHEDULED.value, text(OPEN_TEXT))
-            .group_by(runs.c.trigger_id)
-        )
-        return {trigger_id: int(count) for trigger_id, count in self._tx.connection.execute(statement)}
+        rows = self._tx.connection.execute(_OPEN_SCHEDULED, {"trigger_ids": trigger_ids})
+        return {trigger_id: int(count) for trigger_id, count in rows}
 
     def executors_wanted(self) -> set[str]:
         """The executors that queued runs wait for."""
@@ -203,6 +196,20 @@ def run_filters(
     if since is not None:
         conditions.append(runs.c.created_at >= since)
     return conditions
+
+
+_NEXT_DEADLINE = select(func.min(runs.c.deadline_at)).where(
+    text("runs.phase = 'QUEUED'"), runs.c.deadline_at.is_not(None)
+)
+_OPEN_SCHEDULED = (
+    select(runs.c.trigger_id, func.count())
+    .where(
+        runs.c.trigger_id.in_(bindparam("trigger_ids", expanding=True)),
+        runs.c.kind == Kind.SCHEDULED.value,
+        text(OPEN_TEXT),
+    )
+    .group_by(runs.c.trigger_id)
+)
 
 
 @prepared

@@ -113,13 +113,12 @@ class TaskTable:
 
     def specs(self, digests: Iterable[str]) -> dict[str, TaskSpec]:
         """The specifications of these digests."""
-        statement = select(task_specs.c.digest, task_specs.c.spec).where(task_specs.c.digest.in_(sorted(set(digests))))
-        return {row.digest: TaskSpec.decode(row.spec) for row in self._tx.connection.execute(statement)}
+        rows = self._tx.connection.execute(_SPECS, {"digests": sorted(set(digests))})
+        return {row.digest: TaskSpec.decode(row.spec) for row in rows}
 
     def keys(self, task_ids: Iterable[int]) -> dict[int, tuple[str, str, str]]:
         """Project, domain and name of these tasks."""
-        statement = select(tasks.c.id, tasks.c.project, tasks.c.domain, tasks.c.name)
-        rows = self._tx.connection.execute(statement.where(tasks.c.id.in_(sorted(task_ids))))
+        rows = self._tx.connection.execute(_KEYS, {"task_ids": sorted(task_ids)})
         return {row.id: (row.project, row.domain, row.name) for row in rows}
 
     def save_version(self, task_id: int, definition: TaskDefinition, digest: str, now: Micros, by: str) -> None:
@@ -211,6 +210,12 @@ _FIND = select(tasks).where(
     tasks.c.project == bindparam("of_project"),
     tasks.c.domain == bindparam("of_domain"),
     tasks.c.name == bindparam("of_name"),
+)
+_SPECS = select(task_specs.c.digest, task_specs.c.spec).where(
+    task_specs.c.digest.in_(bindparam("digests", expanding=True))
+)
+_KEYS = select(tasks.c.id, tasks.c.project, tasks.c.domain, tasks.c.name).where(
+    tasks.c.id.in_(bindparam("task_ids", expanding=True))
 )
 # A lock that only keeps it from being removed; SQLite has none and needs none.
 _KEEP_SPEC = (

@@ -113,8 +113,7 @@ class TriggerTable:
 
     def claim_unplanned(self, limit: int) -> list[DueRow]:
         """Locks triggers whose plan was made from something else than what stands there now, whoever wrote it."""
-        ids = select(triggers.c.id).where(triggers.c.planned_from.is_distinct_from(triggers.c.plan_source))
-        found = list(self._tx.connection.execute(ids.order_by(triggers.c.id).limit(limit)).scalars())
+        found = list(self._tx.connection.execute(_UNPLANNED, {"most": limit}).scalars())
         if not found:
             return []
         self.ensure_due(found)
@@ -168,8 +167,7 @@ class TriggerTable:
 
     def next_due_at(self) -> Micros | None:
         """When the next trigger is due, locked or not; None where nothing is planned."""
-        statement = select(func.min(trigger_due.c.due_at)).where(trigger_due.c.due_at.is_not(None))
-        value: Micros | None = self._tx.connection.execute(statement).scalar()
+        value: Micros | None = self._tx.connection.execute(_NEXT_DUE).scalar()
         return value
 
     def _claim(self, statement: Select[Any]) -> list[DueRow]:
@@ -343,6 +341,13 @@ class TriggerTable:
 
 _ADVANCE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, TEXT)
 _PLAN_CHANGE_TYPES = (BIGINT, BIGINT, BIGINT, BIGINT, TEXT, TEXT, TEXT, BIGINT, BOOLEAN, TEXT, TEXT)
+_NEXT_DUE = select(func.min(trigger_due.c.due_at)).where(trigger_due.c.due_at.is_not(None))
+_UNPLANNED = (
+    select(triggers.c.id)
+    .where(triggers.c.planned_from.is_distinct_from(triggers.c.plan_source))
+    .order_by(triggers.c.id)
+    .limit(bindparam("most", type_=INTEGER))
+)
 _INSERT = triggers.insert()
 _APPEND_REVISIONS = trigger_revisions.insert()
 _NAMES_OF_TASK = select(triggers.c.id, triggers.c.name).where(triggers.c.task_id == bindparam("of_task"))

@@ -27,6 +27,21 @@ _FORGET_DEAD = delete(workers).where(
     workers.c.lease_until < bindparam("before", type_=BIGINT),
     ~select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists(),
 )
+_RENEWED = select(workers.c.renewed_at).where(workers.c.incarnation == bindparam("me"))
+_LAST_SEEN = select(func.max(workers.c.renewed_at))
+_BURY_EXPIRED = (
+    update(workers)
+    .where(
+        workers.c.alive,
+        or_(
+            workers.c.lease_until < bindparam("since", type_=BIGINT),
+            workers.c.renewed_at > bindparam("far", type_=BIGINT),
+        ),
+        workers.c.incarnation != bindparam("me"),
+    )
+    .values(alive=False)
+    .returning(workers.c.name)
+)
 _ALIVE = select(workers.c.alive).where(workers.c.incarnation == bindparam("of"))
 
 
@@ -85,7 +100,7 @@ class WorkerTable:
 
     def last_seen(self) -> Micros | None:
         """When any worker last renewed its lease; an instant ahead of now means that the clock was set back since."""
-        value: Micros | None = self._tx.connection.execute(select(func.max(workers.c.renewed_at))).scalar()
+        value: Micros | None = self._tx.connection.execute(_LAST_SEEN).scalar()
         return value
 
     def bury_expired(self, me: str, lease: Micros) -> list[str]:
@@ -97,19 +112,12 @@ class WorkerTable:
         from now than a lease, in either direction, a worker judges nobody.
         """
         now = self._tx.now()
-        mine = select(workers.c.renewed_at).where(workers.c.incarnation == me)
-        renewed: Micros | None = self._tx.connection.execute(mine).scalar()
+        renewed: Micros | None = self._tx.connection.execute(_RENEWED, {"me": me}).scalar()
         since = now if renewed is None else renewed
         if abs(since - now) > lease:
             return []
-        over = or_(workers.c.lease_until < since, workers.c.renewed_at > since + lease)
-        statement = (
-            update(workers)
-            .where(workers.c.alive, over, workers.c.incarnation != me)
-            .values(alive=False)
-            .returning(workers.c.name)
-        )
-        return list(self._tx.connection.execute(statement).scalars())
+        given = {"me": me, "since": since, "far": since + lease}
+        return list(self._tx.connection.execute(_BURY_EXPIRED, given).scalars())
 
     def forget_dead(self, before: Micros) -> int:
         """Removes rows of workers dead since before an instant that no run names any more."""
