@@ -114,11 +114,11 @@ class AirbyteExecutor(ExternalJob):
             token_url = urljoin(self._host, said.token_url)
             self._tokens = Tokens(self._service, token_url, said.client_id, said.client_secret)
 
-    # --- the calls ---------------------------------------------------------------------------------------------------
-
     async def start(self) -> None:
         """Load what sends requests."""
         load_client()
+
+    # --- the calls ---------------------------------------------------------------------------------------------------
 
     def watched(self, run: RunContext) -> Job | None:
         """The job that the task's `job_id` names."""

@@ -128,11 +128,11 @@ class HttpJobExecutor(ExternalJob):
         self.can_find = said.find is not None or said.idempotent
         self.call_timeout = max(self.call_timeout, 2 * said.timeout)
 
-    # --- the calls ---------------------------------------------------------------------------------------------------
-
     async def start(self) -> None:
         """Load what sends requests."""
         load_client()
+
+    # --- the calls ---------------------------------------------------------------------------------------------------
 
     def watched(self, run: RunContext) -> Job | None:
         """The job that the task's `job_id` names."""
