@@ -66,8 +66,9 @@ def test_each_overlap_policy_does_with_slow_commands_what_it_says(
         time.sleep(WATCHED)
         worker.stop()
 
-    slots = {run["name"]: run["scheduled_at"] / SECOND for name in POLICIES for run in world.runs(name)}
-    phases = {run["name"]: run["phase"] for name in POLICIES for run in world.runs(name)}
+    all_runs = {run["name"]: run for name in POLICIES for run in world.runs(name)}
+    slots = {name: run["scheduled_at"] / SECOND for name, run in all_runs.items()}
+    phases = {name: run["phase"] for name, run in all_runs.items()}
     seen = {name: executions(tmp_path, name) for name in POLICIES}
     gaps: list[float] = []
     for name in POLICIES:
@@ -86,12 +87,16 @@ def test_each_overlap_policy_does_with_slow_commands_what_it_says(
             if name != "skip":
                 gaps.append(following.began - one.ended)
 
-    # Every slot starts a run if none is open: the first after the command has ended.
-    starts = [slots[one.key] for one in seen["skip"]]
-    assert [later - earlier for earlier, later in pairwise(starts)] == [4.0] * (len(starts) - 1)
+    # Every slot starts a run if none is open: the first after the command has ended. (It is seen to have ended when that
+    # is committed, a moment after the instant that it says.)
+    assert len(seen["skip"]) >= 3
+    for one, following in pairwise(seen["skip"]):
+        over = all_runs[one.key]["finished_at"] / SECOND
+        assert all_runs[following.key]["created_at"] / SECOND >= over
+        assert slots[following.key] < over + 1.1
     assert all(one.began - slots[one.key] < 1 for one in seen["skip"])
     # One waits behind the one that runs, and starts when that has ended; the slot it has is younger than that start.
-    assert all(one.began - slots[one.key] <= TAKES + 0.5 for one in seen["buffer_one"])
+    assert all(slots[following.key] >= one.began - 0.5 for one, following in pairwise(seen["buffer_one"]))
     # All wait, each for all before it.
     taken = [slots[one.key] for one in seen["buffer_all"]]
     assert taken == [taken[0] + number for number in range(len(taken))]

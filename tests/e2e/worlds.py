@@ -323,10 +323,14 @@ class World:
 
     def count(self, condition: str) -> int:
         """How many rows of `runs` meet a condition in SQL: where a listing would be too long."""
+        return int(self.value(f"SELECT count(*) FROM runs WHERE {condition}"))
+
+    def value(self, query: str) -> Any:
+        """The one value that a query in SQL gives, None without a row: for what no command tells."""
         engine = sqlalchemy.create_engine(parse_url(self.database_url))
         try:
             with engine.connect() as connection:
-                return int(connection.exec_driver_sql(f"SELECT count(*) FROM runs WHERE {condition}").scalar_one())
+                return connection.exec_driver_sql(query).scalar()
         finally:
             engine.dispose()
 

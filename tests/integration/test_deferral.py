@@ -99,8 +99,7 @@ def test_a_run_waits_for_an_instant_and_is_executed_again_with_its_state(databas
         at = world.client.now() + 1_200_000
         executor.first = Deferred(Until(to_datetime(at)), {"cursor": 7})
         name = world.fire("task", "it")
-        world.until_phase(name, "DEFERRED")
-        assert world.run(name)["waiting_for"].startswith("an instant: ")
+        assert world.until_phase(name, "DEFERRED")["waiting_for"].startswith("an instant: ")
         assert world.client.list_workers()[0]["running"] == 0
         run = world.until_phase(name, "SUCCEEDED")
         assert run["outputs"] == {"resumed": {"cursor": 7}}

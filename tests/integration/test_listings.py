@@ -18,6 +18,7 @@ from scheduler.errors import NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.bench.definitions import SHAPES, fill
 from tests.integration.worlds import World, definition, instant, key, once, trigger
+from tests.yardstick import slowness
 
 NAMES = ["alpha", "Beta", "beta-2", "beta.1", "beta_3", "gamma", "zeta", "Ärger", "ärger"]
 
@@ -371,6 +372,7 @@ def test_a_page_among_a_hundred_thousand_versions_takes_less_than_fifty_millisec
         for _ in range(10):
             begun = time.perf_counter()
             ask()
-            times.append(time.perf_counter() - begun)
-        # The best of some: the machine may be busy with other tests.
+            took = time.perf_counter() - begun
+            times.append(took / slowness())
+        # The best of some, in the time of a machine at rest: this one may be slow, or busy with other tests.
         assert min(times) < 0.05, f"{told}: {[round(each * 1e3) for each in times]} ms"

@@ -143,9 +143,15 @@ class WaitingWorld:
         return None if row is None else dict(row)
 
     def until_phase(self, name: str, *phases: str, within: float = 15.0) -> dict[str, Any]:
-        """The run, once it is in one of these phases."""
-        self.until(lambda: self.run(name)["phase"] in phases, f"{name} is {phases}: {self.run(name)}", within)
-        return self.run(name)
+        """The run as it was seen in one of these phases, in which it need not be any more."""
+
+        def seen() -> dict[str, Any] | None:
+            run = self.run(name)
+            return run if run["phase"] in phases else None
+
+        found = self.until(seen, f"{name} is {phases}: {self.run(name)}", within)
+        assert found is not None
+        return found
 
     def until_waiting(self, name: str, stage: str = "waiting", within: float = 15.0) -> dict[str, Any]:
         """The row of a run's wait, once it is in this stage."""
