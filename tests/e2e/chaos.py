@@ -92,8 +92,8 @@ class Chaos:
         self._stack = ExitStack()
         self._pulse = Pulse()
         self._lives: list[_Life] = []
+        self._outages: list[tuple[float, float]] = []
         self.troubles: list[Trouble] = []
-        self.away = 0.0
 
     def __enter__(self) -> Chaos:
         for member in self._members:
@@ -136,7 +136,7 @@ class Chaos:
 
     def outage(self, begun: float, ended: float) -> None:
         """The database was away from one instant to another: nobody could renew, and nobody may have judged others."""
-        self.away = max(self.away, ended - begun)
+        self._outages.append((begun, ended))
         for life in self._lives:
             life.until = min(life.until, begun)
         self._lives += [_Life(member.present, ended) for member in self._members if self._well(member)]
@@ -231,6 +231,11 @@ class Chaos:
         """For how long the machine kept everybody waiting, at most, in seconds."""
         return self._pulse.worst
 
+    @property
+    def away(self) -> float:
+        """For how long the database was away, at most, in seconds."""
+        return max((ended - begun for begun, ended in self._outages), default=0.0)
+
     def gone(self) -> dict[str, float]:
         """When each worker process was declared dead for the first time, by what the others said."""
         declared: dict[str, float] = {}
@@ -243,19 +248,25 @@ class Chaos:
     def excuse(self, visit: Visit, margin: float) -> str | None:
         """Why this may have been one execution of several of its run: what befell its worker while it was under way.
 
-        `margin` is the time in which an answer is recorded, or a frozen worker learns that it is out. "cut off": others
-        declared it dead, though nothing was done to it.
+        `margin` is the time in which an answer is recorded, if the database is there, or a frozen worker learns that it is
+        out. "cut off": others declared it dead, though nothing was done to it.
         """
         gone = self.gone().get(visit.worker)
         for trouble in self.troubles:
             if trouble.worker != visit.worker or trouble.kind == "short freeze":
                 continue
             ended = trouble.begun if trouble.ended is None else trouble.ended
-            if trouble.begun - margin <= (visit.left or visit.arrived) and visit.arrived <= ended + margin:
+            to_record = self._with_database(visit.left or visit.arrived, trouble.begun)
+            if to_record <= margin and visit.arrived <= ended + margin:
                 return trouble.kind
             if gone is not None and trouble.begun <= gone and (trouble.ended is None or gone <= ended + margin):
                 gone = None  # That is why it was declared dead.
         return "cut off" if gone is not None and visit.arrived - margin <= gone <= visit.arrived + 3 * margin else None
+
+    def _with_database(self, begun: float, ended: float) -> float:
+        """Seconds between two instants in which the database was there."""
+        without = sum(max(0.0, min(ended, back) - max(begun, gone)) for gone, back in self._outages)
+        return ended - begun - without
 
     def timeline(self) -> str:
         """What was done to whom, and who was declared dead when: what to read when the account does not add up."""
@@ -263,7 +274,8 @@ class Chaos:
             (t.begun, f"{t.kind} {t.worker}" + (f" until {t.ended:.2f}" if t.ended else "")) for t in self.troubles
         ]
         declared = [(at, f"declared dead {worker}") for worker, at in self.gone().items()]
-        return "\n".join(f"{at:.2f} {what}" for at, what in sorted(struck + declared))
+        outages = [(begun, f"the database is away until {ended:.2f}") for begun, ended in self._outages]
+        return "\n".join(f"{at:.2f} {what}" for at, what in sorted(struck + declared + outages))
 
     def takeovers(self) -> dict[str, tuple[float, float]]:
         """How long after each kill its worker was declared dead, and how long that may have taken, in seconds.

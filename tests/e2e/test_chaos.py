@@ -76,7 +76,9 @@ class Account:
         for key, visits in self.visits.items():
             # A frozen worker may come last: what it had taken before it goes on when it is thawed, until it learns of it.
             excuses = [self._chaos.excuse(visit, MARGIN) for visit in visits] if len(visits) > 1 else [None]
-            assert excuses.count(None) <= 1, f"{key} was executed again for no reason: {visits}"
+            assert excuses.count(None) <= 1, (
+                f"{key} was executed again for no reason: {visits}\n{self._chaos.timeline()}"
+            )
             reasons.update(sorted(excuse for excuse in excuses if excuse is not None)[: len(visits) - 1])
         return reasons
 
