@@ -130,10 +130,11 @@ def deploy(url: str, wanted: argparse.Namespace) -> None:
     upgrade_schema(store)
     store.close()
     slot = to_datetime((ago(seconds=1) // 1_000_000) * 1_000_000)
+    before = ago(seconds=5)  # All as of one instant before the slot, however long deploying them takes.
     spec = TaskSpec("airbyte", config={"connection_id": "c", "poll_interval": f"{int(wanted.interval * 1000)}ms"})
     for start in range(0, wanted.waits, A_TASK):
         triggers = tuple(TriggerSpec(f"once-{n:05}", At(slot)) for n in range(start, min(wanted.waits, start + A_TASK)))
-        deploy_as_of(url, ago(seconds=5), [TaskDefinition(PROJECT, DOMAIN, f"t{start}", "v1", spec, triggers)])
+        deploy_as_of(url, before, [TaskDefinition(PROJECT, DOMAIN, f"t{start}", "v1", spec, triggers)])
 
 
 @contextmanager

@@ -44,12 +44,13 @@ def world_of(new_world: NewWorld, url: str, airbyte: FakeAirbyte, **worker: Any)
 def deploy(url: str, number: int, poll: str = "1s", **options: Any) -> None:
     """As many triggers that fire once, now, each syncing a connection of its own."""
     slot = to_datetime((ago(seconds=1) // 1_000_000) * 1_000_000)
+    before = ago(seconds=5)  # All as of one instant before the slot, however long deploying them takes.
     config = {"connection_id": "{inputs.c}", "poll_interval": poll}
     for start in range(0, number, A_TASK):
         numbers = range(start, min(number, start + A_TASK))
         triggers = tuple(TriggerSpec(f"t{n:04}", At(slot), inputs={"c": f"c{n:04}"}) for n in numbers)
         spec = TaskSpec("airbyte", config=config, inputs={"c": ""}, **options)
-        deploy_as_of(url, ago(seconds=5), [TaskDefinition(PROJECT, DOMAIN, f"sync{start}", "v1", spec, triggers)])
+        deploy_as_of(url, before, [TaskDefinition(PROJECT, DOMAIN, f"sync{start}", "v1", spec, triggers)])
 
 
 def rows(world: World, statement: str) -> list[Any]:
