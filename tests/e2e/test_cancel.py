@@ -349,7 +349,7 @@ def test_a_cancelled_run_whose_worker_is_killed_is_aborted_and_not_tried_again(
     )
     with world.worker("first") as first:
         first.until(lambda: target.present("call"), "it is called")
-        first.freeze()
+        world.freeze(first)
         name = frozen_while_cancelled(world, target, first.kill)
         with world.worker("second") as second:
             second.until(lambda: ended(world, "call"), "the other has looked after it", 20)

@@ -122,7 +122,7 @@ def test_what_a_frozen_worker_finishes_late_does_not_count(
         other.until_said("finished")
         time.sleep(LEASE)
         world.until(lambda: held_by(world, "frozen") >= 1, "it holds runs")
-        frozen.freeze()
+        world.freeze(frozen)
         other.until_said("a worker is gone", 3 * LEASE)
         world.until(lambda: held_by(world, "frozen") == 0, "its runs have been taken")
         time.sleep(2 * LEASE)

@@ -60,7 +60,7 @@ def test_what_a_worker_of_before_has_in_hand_does_not_count(
     )
     with world.worker() as worker:
         worker.until(lambda: target.present("call"), "it is called")
-        worker.freeze()
+        world.freeze(worker)
         eventually(lambda: not target.present("call"), "the target has answered", 5)
         world.client.restored(catch_up=True)
         worker.thaw()

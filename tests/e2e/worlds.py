@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -178,6 +179,12 @@ class WorkerProcess:
         """SIGSTOP: it lives and does nothing."""
         self.send(signal.SIGSTOP)
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether every thread of it has stopped."""
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return all(thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
+
     def thaw(self) -> None:
         """SIGCONT: it goes on as if nothing had been."""
         self.send(signal.SIGCONT)
@@ -294,6 +301,33 @@ class World:
             timeout=60,
             check=False,
         )
+
+    def freeze(self, worker: WorkerProcess) -> None:
+        """SIGSTOP, at a moment when the worker is in no transaction: in an SQLite file one that writes keeps out all."""
+
+        def frozen() -> bool:
+            worker.freeze()
+            eventually(lambda: worker.stands_still, "it stands still", 5)
+            if self._writable():
+                return True
+            worker.thaw()
+            return False
+
+        eventually(frozen, "the worker is frozen outside of a transaction", 10)
+
+    def _writable(self) -> bool:
+        url = parse_url(self.database_url)
+        if url.get_backend_name() != "sqlite":
+            return True
+        file = sqlite3.connect(str(url.database), timeout=0.5, isolation_level=None)
+        try:
+            file.execute("BEGIN IMMEDIATE")
+            file.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            file.close()
+        return True
 
     def children(self, *workers: WorkerProcess) -> list[int]:
         """Living processes of this world except these workers: keepers, commands and what they started."""
