@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import sqlalchemy
 
 from scheduler.domain.automation import At
 from scheduler.domain.instants import to_datetime
 from scheduler.domain.retry import RetryPolicy
 from scheduler.domain.task import TaskDefinition, TaskSpec
 from scheduler.domain.trigger import TriggerSpec
-from scheduler.store.engine import parse_url
 from tests.conftest import BOTH
 from tests.e2e.conftest import NewWorld
 from tests.e2e.worlds import DOMAIN, PROJECT, World, ago, as_json, deploy_as_of
@@ -53,17 +51,8 @@ def deploy(url: str, number: int, poll: str = "1s", **options: Any) -> None:
         deploy_as_of(url, before, [TaskDefinition(PROJECT, DOMAIN, f"sync{start}", "v1", spec, triggers)])
 
 
-def rows(world: World, statement: str) -> list[Any]:
-    engine = sqlalchemy.create_engine(parse_url(world.database_url))
-    try:
-        with engine.connect() as connection:
-            return list(connection.exec_driver_sql(statement))
-    finally:
-        engine.dispose()
-
-
 def watched(world: World) -> int:
-    return int(rows(world, "SELECT count(*) FROM waits WHERE stage = 'waiting'")[0][0])
+    return int(world.rows("SELECT count(*) FROM waits WHERE stage = 'waiting'")[0][0])
 
 
 def assert_each_submitted_once(airbyte: FakeAirbyte, number: int) -> None:
@@ -74,7 +63,7 @@ def assert_each_submitted_once(airbyte: FakeAirbyte, number: int) -> None:
 
 def assert_each_ended_once(world: World, airbyte: FakeAirbyte, number: int) -> None:
     """Every run has the outputs and the one event of the job of its own connection, and nothing was lost or doubled."""
-    ended = rows(world, "SELECT phase, attempt, lost, inputs, outputs, event FROM runs")
+    ended = world.rows("SELECT phase, attempt, lost, inputs, outputs, event FROM runs")
     assert len(ended) == number
     for phase, attempt, lost, inputs, outputs, event in ended:
         assert (phase, attempt) == ("SUCCEEDED", 1)
@@ -83,8 +72,8 @@ def assert_each_ended_once(world: World, airbyte: FakeAirbyte, number: int) -> N
         assert airbyte.jobs[job_id].connection_id == json.loads(inputs)["c"]
         said = {"status": "success", "message": f"Job run {job_id} has completed successfully.", "job_id": job_id}
         assert json.loads(event) == said
-    assert rows(world, "SELECT count(*) FROM attempts")[0][0] == number
-    assert rows(world, "SELECT count(*) FROM waits")[0][0] == 0
+    assert world.rows("SELECT count(*) FROM attempts")[0][0] == number
+    assert world.rows("SELECT count(*) FROM waits")[0][0] == 0
     assert not airbyte.cancels
 
 
@@ -112,7 +101,7 @@ def test_nothing_is_submitted_twice_however_often_workers_are_killed(
             time.sleep(chance.random() * 0.2)
             worker.kill()
         kills += 1
-        interrupted |= {row[0] for row in rows(world, "SELECT run_name FROM waits WHERE stage = 'submitting'")}
+        interrupted |= {row[0] for row in world.rows("SELECT run_name FROM waits WHERE stage = 'submitting'")}
     airbyte.heal()
     with world.worker() as last:
         last.until(lambda: watched(world) == number, "every job is watched", 180)
@@ -144,8 +133,8 @@ def test_the_next_worker_watches_the_jobs_of_one_that_was_killed(
         assert second.stop() == 0
     assert_each_submitted_once(airbyte, 200)
     assert_each_ended_once(world, airbyte, 200)
-    assert {row[0] for row in rows(world, "SELECT lost FROM runs")} == {0}
-    assert {row[0] for row in rows(world, "SELECT worker FROM attempts")} == {"worker-2"}
+    assert {row[0] for row in world.rows("SELECT lost FROM runs")} == {0}
+    assert {row[0] for row in world.rows("SELECT worker FROM attempts")} == {"worker-2"}
 
 
 def test_four_places_keep_a_thousand_jobs_going(
@@ -180,7 +169,7 @@ def test_a_cancel_while_neither_service_nor_worker_is_there_is_carried_out_later
         first.until(lambda: watched(world) == 3, "every job runs")
         first.kill()
     with airbyte.away():
-        (name, *_) = sorted(row[0] for row in rows(world, "SELECT name FROM runs"))
+        (name, *_) = sorted(row[0] for row in world.rows("SELECT name FROM runs"))
         assert world.call("runs", "cancel", name).returncode == 0
         with world.worker() as second:
             second.until_said("ending a job")
@@ -223,7 +212,7 @@ def test_a_frozen_worker_forgets_its_jobs_and_ends_none(
             assert other.stop() == 0
             assert frozen.stop() == 0
     assert_each_ended_once(world, airbyte, 100)
-    assert {row[0] for row in rows(world, "SELECT worker FROM attempts")} == {"other"}
+    assert {row[0] for row in world.rows("SELECT worker FROM attempts")} == {"other"}
 
 
 @pytest.mark.postgres

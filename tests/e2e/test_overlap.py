@@ -96,6 +96,8 @@ def test_each_overlap_policy_does_with_slow_commands_what_it_says(
         assert slots[following.key] < over + 1.1
     assert all(one.began - slots[one.key] < 1 for one in seen["skip"])
     # One waits behind the one that runs, and starts when that has ended; the slot it has is younger than that start.
+    first = seen["buffer_one"][0]
+    assert first.began - slots[first.key] <= TAKES + 0.5
     assert all(slots[following.key] >= one.began - 0.5 for one, following in pairwise(seen["buffer_one"]))
     # All wait, each for all before it.
     taken = [slots[one.key] for one in seen["buffer_all"]]

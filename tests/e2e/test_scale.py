@@ -41,8 +41,8 @@ def once(name: str, moment: int, number: int) -> TaskDefinition:
 
 def history_is_gone_through(world: World) -> bool:
     """Whether removing old history has come to its end, and stands to begin at an instant again."""
-    progress = world.value("SELECT value FROM meta WHERE key = 'retention'")
-    return bool(progress) and json.loads(progress)["next_at"] > 0
+    found = world.rows("SELECT value FROM meta WHERE key = 'retention'")
+    return any(value and json.loads(value)["next_at"] > 0 for (value,) in found)
 
 
 def first_fire(world: World, worker: WorkerProcess) -> float:

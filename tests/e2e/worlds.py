@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -34,9 +33,10 @@ from scheduler.domain.occurrences import tzdata_version
 from scheduler.domain.task import TaskDefinition
 from scheduler.services.operate import TriggerKey
 from scheduler.services.sync import record_zones
-from scheduler.store.engine import parse_url
+from scheduler.store.engine import parse_url, sqlite_file
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
+from tests.sqlite_files import may_be_written
 
 T = TypeVar("T")
 PROJECT, DOMAIN = "flytesnacks", "development"
@@ -179,12 +179,6 @@ class WorkerProcess:
         """SIGSTOP: it lives and does nothing."""
         self.send(signal.SIGSTOP)
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether every thread of it has stopped."""
-        threads = Path(f"/proc/{self.pid}/task").iterdir()
-        return all(thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
-
     def thaw(self) -> None:
         """SIGCONT: it goes on as if nothing had been."""
         self.send(signal.SIGCONT)
@@ -307,27 +301,15 @@ class World:
 
         def frozen() -> bool:
             worker.freeze()
-            eventually(lambda: worker.stands_still, "it stands still", 5)
-            if self._writable():
+            stopped = os.WSTOPPED | os.WNOHANG
+            eventually(lambda: os.waitid(os.P_PID, worker.pid, stopped), "every thread of it stands still", 5)
+            file = sqlite_file(parse_url(self.database_url))
+            if file is None or may_be_written(file, within=0.5):
                 return True
             worker.thaw()
             return False
 
         eventually(frozen, "the worker is frozen outside of a transaction", 10)
-
-    def _writable(self) -> bool:
-        url = parse_url(self.database_url)
-        if url.get_backend_name() != "sqlite":
-            return True
-        file = sqlite3.connect(str(url.database), timeout=0.5, isolation_level=None)
-        try:
-            file.execute("BEGIN IMMEDIATE")
-            file.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            file.close()
-        return True
 
     def children(self, *workers: WorkerProcess) -> list[int]:
         """Living processes of this world except these workers: keepers, commands and what they started."""
@@ -357,14 +339,14 @@ class World:
 
     def count(self, condition: str) -> int:
         """How many rows of `runs` meet a condition in SQL: where a listing would be too long."""
-        return int(self.value(f"SELECT count(*) FROM runs WHERE {condition}"))
+        return int(self.rows(f"SELECT count(*) FROM runs WHERE {condition}")[0][0])
 
-    def value(self, query: str) -> Any:
-        """The one value that a query in SQL gives, None without a row: for what no command tells."""
+    def rows(self, query: str) -> list[Any]:
+        """What a query in SQL gives: for what no command tells."""
         engine = sqlalchemy.create_engine(parse_url(self.database_url))
         try:
             with engine.connect() as connection:
-                return connection.exec_driver_sql(query).scalar()
+                return list(connection.exec_driver_sql(query))
         finally:
             engine.dispose()
 

@@ -18,7 +18,6 @@ from scheduler.errors import NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.bench.definitions import SHAPES, fill
 from tests.integration.worlds import World, definition, instant, key, once, trigger
-from tests.yardstick import slowness
 
 NAMES = ["alpha", "Beta", "beta-2", "beta.1", "beta_3", "gamma", "zeta", "Ärger", "ärger"]
 
@@ -355,6 +354,7 @@ def test_one_task_of_two_domains_is_listed_twice(world: World) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.alone
 @pytest.mark.parametrize(("tasks", "versions"), SHAPES)
 def test_a_page_among_a_hundred_thousand_versions_takes_less_than_fifty_milliseconds(
     store: Store, tasks: int, versions: int
@@ -372,7 +372,6 @@ def test_a_page_among_a_hundred_thousand_versions_takes_less_than_fifty_millisec
         for _ in range(10):
             begun = time.perf_counter()
             ask()
-            took = time.perf_counter() - begun
-            times.append(took / slowness())
-        # The best of some, in the time of a machine at rest: this one may be slow, or busy with other tests.
+            times.append(time.perf_counter() - begun)
+        # The best of some: the machine may be busy for a moment.
         assert min(times) < 0.05, f"{told}: {[round(each * 1e3) for each in times]} ms"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import upgrade_schema
+from tests.sqlite_files import may_be_written
 
 
 @pytest.fixture
@@ -25,15 +24,7 @@ def another_may_write(store: Store) -> bool:
     """Whether another process gets the file for writing at this moment."""
     file = sqlite_file(store.engine.url)
     assert file is not None
-    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
-        try:
-            other.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            return False
-        other.execute("ROLLBACK")
-        return True
+    return may_be_written(file)
 
 
 def test_a_transaction_that_may_write_holds_the_file_before_its_first_statement(store: Store) -> None:
