@@ -23,8 +23,9 @@ from executors.airbyte_tokens import Tokens
 from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus
 from executors.hiding import Hidden
+from executors.http_client import Tls, proxy_faults
 from executors.http_words import load_client, url_fault
-from executors.job_service import Answer, Service, proxy_faults, shown_url
+from executors.job_service import Answer, Service, shown_url
 from executors.protocol import RunContext
 
 _PHASES: Final = {
@@ -63,7 +64,8 @@ class AirbyteExecutor(ExternalJob):
     class Options:
         """`host` is the URL of the API as it is mounted; `token_url` is relative to it. Without `client_id`, no token.
 
-        `proxies` maps `http` and `https` to the proxy for URLs of that scheme; `timeout` is for each request.
+        `proxies` maps `http` and `https` to the proxy for URLs of that scheme, without it the usual variables count; `tls`
+        names an own authority and a client certificate; `timeout` is for each request.
         """
 
         host: str
@@ -71,6 +73,7 @@ class AirbyteExecutor(ExternalJob):
         client_secret: str | None = field(default=None, repr=False)
         token_url: str = "v1/applications/token"  # noqa: S105  # a path, no secret
         proxies: dict[str, str] = field(default_factory=dict, repr=False)
+        tls: Tls = Tls()
         timeout: timedelta = timedelta(seconds=30)
 
         def check(self) -> Iterable[Problem]:
@@ -106,7 +109,7 @@ class AirbyteExecutor(ExternalJob):
         said: AirbyteExecutor.Options = self.options
         self._host = said.host.rstrip("/")
         hidden = Hidden([said.client_secret, *map(_password, [said.host, *said.proxies.values()])])
-        self._service = Service("Airbyte", timeout=said.timeout, proxies=said.proxies, hidden=hidden)
+        self._service = Service("Airbyte", timeout=said.timeout, proxies=said.proxies, tls=said.tls, hidden=hidden)
         # A call may need a token first, and a second one if Airbyte has forgotten the first.
         self.call_timeout = max(self.call_timeout, 4 * said.timeout)
         self._tokens: Tokens | None = None

@@ -25,8 +25,9 @@ from typing import Any, Final
 from executors.errors import PermanentError, Problem, RetryableError
 from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
 from executors.hiding import Hidden
-from executors.http_words import load_client, url_fault
-from executors.job_service import Answer, Service, proxy_faults, shown_url
+from executors.http_client import Tls, proxy_faults
+from executors.http_words import last_segment, load_client, url_fault
+from executors.job_service import Answer, Service, shown_url
 from executors.json_paths import JsonPath, path_fault
 from executors.jsonvalue import json_fault
 from executors.output import LIMIT, clip
@@ -35,6 +36,8 @@ from executors.templating import as_text, check_placeholders, placeholders, rend
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _NOTHING: Final = object()
+# The option `id` where the id is the end of the URL to which the answer of `create` leads.
+_IN_LOCATION: Final = "Location"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class HttpJobExecutor(ExternalJob):
         gone: list[int] = field(default_factory=lambda: [404, 410])
         headers: dict[str, str] = field(default_factory=dict, repr=False)
         proxies: dict[str, str] = field(default_factory=dict, repr=False)
+        tls: Tls = Tls()
         timeout: timedelta = timedelta(seconds=30)
 
         def check(self) -> Iterable[Problem]:
@@ -95,7 +99,13 @@ class HttpJobExecutor(ExternalJob):
                 if call is not None:
                     yield from call.faults(name, more)
             for name in ("id", "status", "found", "message", "outputs"):
-                if fault := path_fault(getattr(self, name)):
+                if name == "id" and self.id == _IN_LOCATION:
+                    if self.find is not None:
+                        yield (
+                            name,
+                            "stands in a header, which no answer of find has: write its path in the answer, as $.id",
+                        )
+                elif fault := path_fault(getattr(self, name)):
                     yield name, fault
             for name, link in self.links.items():
                 if link.startswith("$"):
@@ -121,8 +131,9 @@ class HttpJobExecutor(ExternalJob):
         calls = [said.create, said.poll, said.cancel, said.find, said.logs]
         headers = [said.headers, *(call.headers for call in calls if call is not None)]
         hidden = Hidden(part for each in headers for value in each.values() for part in (value, *value.split()[1:]))
-        self._service = Service("the service", timeout=said.timeout, proxies=said.proxies, hidden=hidden)
-        self._id, self._status, self._found = map(JsonPath.parse, (said.id, said.status, said.found))
+        self._service = Service("the service", timeout=said.timeout, proxies=said.proxies, tls=said.tls, hidden=hidden)
+        self._id = None if said.id == _IN_LOCATION else JsonPath.parse(said.id)
+        self._status, self._found = map(JsonPath.parse, (said.status, said.found))
         self._message = None if said.message is None else JsonPath.parse(said.message)
         self._outputs = None if said.outputs is None else JsonPath.parse(said.outputs)
         self.can_find = said.find is not None or said.idempotent
@@ -146,9 +157,12 @@ class HttpJobExecutor(ExternalJob):
             raise JobBusy(f"{self._refused(method, url, answer)}, which means that another job is running")
         if not answer.ok:
             raise PermanentError(self._refused(method, url, answer))
-        job = self._job(self._service.json(method, url, answer, acts=True))
+        if self._id is None:
+            job = _job_of(last_segment(answer.headers.get("location", "")))
+        else:
+            job = self._job(self._service.json(method, url, answer, acts=True))
         if job is None:
-            said = f"the service accepted a job and named none at {self._id.text}: {self._service.excerpt(answer)}"
+            said = f"the service accepted a job and named none at {self.options.id}: {self._service.excerpt(answer)}"
             raise RetryableError(said, outcome_known=False)
         return job
 
@@ -159,7 +173,7 @@ class HttpJobExecutor(ExternalJob):
                 raise NotImplementedError("the options tell no way to find a job by its key")
             return await self.create(run)
         method, url, answer = await self._ask(run, self.options.find, "GET", None)
-        if answer.status in self.options.gone and not answer.is_html:
+        if self._is_gone(answer):
             return None
         if not answer.ok:
             raise RetryableError(self._refused(method, url, answer))
@@ -171,7 +185,7 @@ class HttpJobExecutor(ExternalJob):
         job = self._job(found)
         if job is None:
             raise RetryableError(
-                f"the service found a job and named none at {self._id.text}: {self._service.excerpt(answer)}"
+                f"the service found a job and named none at {self.options.id}: {self._service.excerpt(answer)}"
             )
         return job
 
@@ -208,7 +222,7 @@ class HttpJobExecutor(ExternalJob):
 
     async def _ask_about(self, run: RunContext, call: Call, method: str, job: Job) -> tuple[str, str, Answer]:
         method, url, answer = await self._ask(run, call, method, job)
-        if answer.status in self.options.gone and not answer.is_html:
+        if self._is_gone(answer):
             raise JobGone(f"the service does not know the job {job.job_id}: {self._service.explain(answer)}")
         if not answer.ok:
             raise RetryableError(self._refused(method, url, answer))
@@ -241,11 +255,13 @@ class HttpJobExecutor(ExternalJob):
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
+    def _is_gone(self, answer: Answer) -> bool:
+        """Whether the service itself says so: a page or a line of text comes from a gateway that does not reach it."""
+        return answer.status in self.options.gone and (answer.is_json or not answer.content)
+
     def _job(self, document: Any) -> Job | None:
-        found = self._id.look_up(document)
-        if isinstance(found, bool) or not isinstance(found, (str, int)) or found == "":
-            return None
-        return Job({"id": found}, str(found))
+        assert self._id is not None  # else it stands in a header
+        return _job_of(self._id.look_up(document))
 
     def _outputs_of(self, document: Any) -> Mapping[str, Any] | None:
         if self._outputs is None:
@@ -265,3 +281,9 @@ class HttpJobExecutor(ExternalJob):
             if isinstance(uri, str) and uri:
                 links.append(Link(name, uri))
         return tuple(links)
+
+
+def _job_of(found: Any) -> Job | None:
+    if isinstance(found, bool) or not isinstance(found, (str, int)) or found == "":
+        return None
+    return Job({"id": found}, str(found))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,13 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from executors.errors import PermanentError, Problem, RetryableError
-from executors.http_words import load_client, retry_after, url_fault, words
+from executors.hiding import Hidden
+from executors.http_client import Tls, as_written, header_texts, proxy_faults, proxy_for
+from executors.http_words import load_client, retry_after, url_fault, without_user, words
 from executors.jsonvalue import json_fault
 from executors.output import LIMIT
 from executors.protocol import Executor, Outcome, RunContext, Succeeded
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 CONNECTION_TRIES: Final = 3
 CONNECT_WITHIN: Final = timedelta(seconds=10)
@@ -58,11 +62,18 @@ class HttpExecutor(Executor):
     class Options:
         """`headers` are sent with every request (put tokens here, `${TOKEN}` from the environment).
 
-        `hosts`, if given, are the only hosts that tasks may name.
+        `hosts`, if given, are the only hosts that tasks may name. `proxies` maps `http` and `https` to the proxy for URLs
+        of that scheme; without it the usual variables count. `tls` names an own authority and a client certificate.
         """
 
-        headers: dict[str, str] = field(default_factory=dict)
+        headers: dict[str, str] = field(default_factory=dict, repr=False)
         hosts: list[str] | None = None
+        proxies: dict[str, str] = field(default_factory=dict, repr=False)
+        tls: Tls = Tls()
+
+        def check(self) -> Iterable[Problem]:
+            """What types cannot say."""
+            yield from proxy_faults(self.proxies)
 
     @dataclass(frozen=True)
     class Config:
@@ -71,7 +82,7 @@ class HttpExecutor(Executor):
         `timeout` covers the whole exchange. `expect`: the statuses that mean success, default any 2xx.
         """
 
-        url: str
+        url: str = field(metadata={"url": True})
         method: str = "POST"
         json: Any = None
         body: str | None = None
@@ -94,6 +105,11 @@ class HttpExecutor(Executor):
                 if not 100 <= status <= 599:
                     yield f"expect[{index}]", f"{status} is no HTTP status"
 
+    def __init__(self, options: Any = None, **keywords: Any) -> None:
+        super().__init__(options, **keywords)
+        self._hidden = Hidden(urlsplit(proxy).password for proxy in self.options.proxies.values())
+        self._ssl: ssl.SSLContext | None = None
+
     async def start(self) -> None:
         """Load what sends requests."""
         load_client()
@@ -107,22 +123,31 @@ class HttpExecutor(Executor):
         body = _body(config, run)
         headers = self._headers(config, run, body)
         try:
-            answer = await _send(run, config, headers, body)
-        # First: an error of a certificate is also a ValueError.
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise RetryableError(f"{config.method} {config.url}: no connection: {words(error)}") from None
+            url = as_written(config.url)
+            sent = {"proxy": proxy_for(config.url, self.options.proxies), "ssl": self._secured()}
+            answer = await _send(run, config, url, headers, body, sent)
+        # First: an error of a certificate is also a ValueError. A proxy that refuses has passed nothing on.
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+            raise RetryableError(f"{_shown(config)}: no connection: {self._hidden.hide(words(error))}") from None
         except ValueError as error:
-            raise PermanentError(f"{config.method} {config.url} cannot be sent: {error}") from None
+            raise PermanentError(f"{_shown(config)} cannot be sent: {error}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _broken_off(config, error) from None
         return _judge(config, run, answer)
 
+    def _secured(self) -> ssl.SSLContext | bool:
+        if self.options.tls == Tls():
+            return True
+        if self._ssl is None:
+            self._ssl = self.options.tls.context()
+        return self._ssl
+
     def _check_host(self, url: str) -> None:
         if fault := url_fault(url):
-            raise PermanentError(f"url {url!r} {fault}")
+            raise PermanentError(f"url {without_user(url)!r} {fault}")
         hosts: list[str] | None = self.options.hosts
         if hosts is not None and urlsplit(url).hostname not in {host.lower() for host in hosts}:
-            raise PermanentError(f"the host of {url} is none that this executor's option `hosts` allows")
+            raise PermanentError(f"the host of {without_user(url)} is none that this executor's option `hosts` allows")
 
     def _headers(self, config: HttpExecutor.Config, run: RunContext, body: bytes | None) -> dict[str, str]:
         # A connection kept from the last request may be closed by the other side at the very moment of sending, and
@@ -150,7 +175,12 @@ class _Answer:
 
 
 async def _send(
-    run: RunContext, config: HttpExecutor.Config, headers: Mapping[str, str], body: bytes | None
+    run: RunContext,
+    config: HttpExecutor.Config,
+    url: URL,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    sent: Mapping[str, Any],
 ) -> _Answer:
     """One request, its connection tried a few times; nothing is repeated once it may have been sent."""
     import aiohttp
@@ -164,7 +194,7 @@ async def _send(
         wait=wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.1),
         retry=retry_if_exception(_may_connect_later),
         before_sleep=lambda state: run.log.info(
-            "%s: trying again: %s", config.url, state.outcome and state.outcome.exception()
+            "%s: trying again: %s", without_user(config.url), state.outcome and state.outcome.exception()
         ),
         reraise=True,
     )
@@ -182,13 +212,14 @@ async def _send(
         with attempt:
             async with run.http.request(
                 config.method,
-                config.url,
+                url,
                 data=body,
                 headers=headers,
                 timeout=timeout,
                 # Following turns a POST into a GET and carries tokens to hosts that nobody named.
                 allow_redirects=False,
                 middlewares=(once,),
+                **sent,
             ) as reply:
                 return await _read(reply)
     raise AssertionError("tenacity either returns or raises")
@@ -202,7 +233,7 @@ def _may_connect_later(error: BaseException) -> bool:
 
 
 def _broken_off(config: HttpExecutor.Config, error: BaseException) -> RetryableError:
-    said = f"{config.method} {config.url}: broken off after connecting, so the outcome is unknown: {words(error)}"
+    said = f"{_shown(config)}: broken off after connecting, so the outcome is unknown: {words(error)}"
     return RetryableError(said, outcome_known=False)
 
 
@@ -213,7 +244,7 @@ async def _read(reply: aiohttp.ClientResponse) -> _Answer:
     truncated = len(content) > LIMIT
     if truncated:
         reply.close()
-    headers = {name: ", ".join(reply.headers.getall(name)) for name in reply.headers if name.lower() not in _NOT_KEPT}
+    headers = header_texts(reply.headers, _NOT_KEPT)
     return _Answer(reply.status, headers, _decode(bytes(content[:LIMIT]), reply, truncated), truncated)
 
 
@@ -238,7 +269,7 @@ def _judge(config: HttpExecutor.Config, run: RunContext, answer: _Answer) -> Out
     body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body, ensure_ascii=False)
     head = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
     run.output.write(f"HTTP {answer.status}\n{head}\n{body}\n")
-    said = f"{config.method} {config.url} answered {answer.status}"
+    said = f"{_shown(config)} answered {answer.status}"
     if answer.status in _TRANSIENT or answer.status >= 500:
         raise RetryableError(said, retry_after(answer.headers, run.now()), outcome_known=answer.status not in _UNKNOWN)
     if answer.status < 300 and config.expect:
@@ -246,6 +277,10 @@ def _judge(config: HttpExecutor.Config, run: RunContext, answer: _Answer) -> Out
     elif 300 <= answer.status < 400:
         said += f" and leads to {answer.headers.get('Location', 'nowhere')}: name that URL"
     raise PermanentError(said)
+
+
+def _shown(config: HttpExecutor.Config) -> str:
+    return f"{config.method} {without_user(config.url)}"
 
 
 def _body(config: HttpExecutor.Config, run: RunContext) -> bytes | None:

@@ -6,7 +6,12 @@ import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+# Thirty years: a `timedelta` of it can be added to any instant. What a run really waits its `retries.maximum` bounds.
+_LONGEST_WAIT: Final = 10**9
+_AT_MOST: Final = timedelta(seconds=_LONGEST_WAIT)
 
 
 def load_client() -> None:
@@ -20,7 +25,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     found = {name.lower(): value for name, value in headers.items()}
     asked = found.get("retry-after", "").strip()
     if asked.isascii() and asked.isdigit():
-        return timedelta(seconds=min(int(asked), 10**9))
+        # A number of any length; of how many digits Python will read is bounded.
+        return timedelta(seconds=int(asked)) if len(asked) < len(str(_LONGEST_WAIT)) else _AT_MOST
     until = http_date(asked)
     if until is None:
         return None
@@ -50,3 +56,20 @@ def url_fault(url: str) -> str | None:
 def words(error: BaseException) -> str:
     """What an error of a connection says; never nothing."""
     return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def without_user(url: str) -> str:
+    """A URL without user and password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be read"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+
+
+def last_segment(url: str) -> str:
+    """The end of a URL's path, decoded, as a service names what it has made in `Location`; nothing if there is none."""
+    try:
+        return unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    except ValueError:
+        return ""

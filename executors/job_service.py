@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,9 +22,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from executors.errors import PermanentError, Problem, RetryableError
+from executors.errors import PermanentError, RetryableError
 from executors.hiding import Hidden
-from executors.http_words import http_date, retry_after, url_fault, words
+from executors.http_client import Tls, as_written, header_texts, new_session, proxy_for
+from executors.http_words import http_date, retry_after, words
 from executors.protocol import RunContext
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ class Answer:
         """True for a page that is made for people."""
         return self.headers.get("content-type", "").partition(";")[0].strip() in ("text/html", "application/xhtml+xml")
 
+    @property
+    def is_json(self) -> bool:
+        """True for a body that says it is JSON, and is."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            return False
+        with suppress(ValueError, RecursionError):
+            self.parsed()
+            return True
+        return False
+
     def parsed(self) -> Any:
         """The body as JSON; `ValueError` if it is none."""
         return json.loads(self.content)
@@ -73,12 +86,15 @@ class Service:
         *,
         timeout: timedelta,
         proxies: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
         hidden: Hidden | None = None,
     ) -> None:
         self.title = title
         self.timeout = timeout
         self.hidden = hidden or Hidden()
         self._proxies = dict(proxies or {})
+        self._tls = tls
+        self._ssl: ssl.SSLContext | None = None
         self._client_timeout: aiohttp.ClientTimeout | None = None
 
     async def send(
@@ -103,10 +119,9 @@ class Service:
                 return await self._send(run.http, method, url, headers, sent)
             # A kept connection may be closed by the other side at the very moment of sending, and then nobody could
             # tell whether the request was seen.
-            connector = aiohttp.TCPConnector(force_close=True)
-            async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            async with new_session(force_close=True) as session:
                 return await self._send(session, method, url, headers, sent)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
             raise RetryableError(self._unreachable(url, error)) from None
         except ValueError as error:
             raise PermanentError(f"{shown_url(url)} cannot be asked: {words(error)}") from None
@@ -127,10 +142,11 @@ class Service:
     ) -> Answer:
         async with session.request(
             method,
-            url,
+            as_written(url),
             headers=headers,
             timeout=self._limits(),
-            proxy=self._proxies.get(url.partition(":")[0].lower()),
+            proxy=proxy_for(url, self._proxies),
+            ssl=self._secured(),
             # Following turns a POST into a GET and carries tokens to hosts that nobody named.
             allow_redirects=False,
             **sent,
@@ -142,7 +158,15 @@ class Service:
                     reply.close()
                     said = f"{self.title} answered {method} {shown_url(url)} with more than {LIMIT >> 20} MiB"
                     raise RetryableError(said, outcome_known=False)
-            return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, bytes(content))
+            headers = {name.lower(): value for name, value in header_texts(reply.headers).items()}
+            return Answer(reply.status, headers, bytes(content))
+
+    def _secured(self) -> ssl.SSLContext | bool:
+        if self._tls is None:
+            return True
+        if self._ssl is None:
+            self._ssl = self._tls.context()
+        return self._ssl
 
     def _limits(self) -> aiohttp.ClientTimeout:
         if self._client_timeout is None:
@@ -221,15 +245,6 @@ class Service:
     def _broken(self, method: str, url: str, error: BaseException, acts: bool) -> RetryableError:
         said = f"Connection error: {self.title} broke off {method} {shown_url(url)}: {self.hidden.hide(words(error))}"
         return RetryableError(said, outcome_known=not acts)
-
-
-def proxy_faults(proxies: Mapping[str, str]) -> Iterable[Problem]:
-    """Every fault of an option `proxies`."""
-    for scheme, proxy in proxies.items():
-        if scheme not in ("http", "https"):
-            yield f"proxies.{scheme}", "is no scheme: http or https"
-        elif fault := url_fault(proxy):
-            yield f"proxies.{scheme}", fault
 
 
 def shown_url(url: str, *, path: bool = True) -> str:

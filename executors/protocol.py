@@ -147,9 +147,9 @@ class RunContext:
         if self.http_session is not None:
             return self.http_session()
         if self._own_http is None:
-            from aiohttp import ClientSession, DummyCookieJar
+            from executors.http_client import new_session
 
-            self._own_http = ClientSession(cookie_jar=DummyCookieJar())
+            self._own_http = new_session()
         return self._own_http
 
     @property

@@ -11,11 +11,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from executors.errors import ExecutorConfigError, ExecutorNotFound, Problem
 from executors.protocol import Executor
 from executors.schema import nearest, nested, parse
+from executors.templating import render, render_url
 
 GROUP: Final = "scheduler.executors"
 
@@ -83,6 +85,23 @@ def parse_config(executor: type[Executor], config: Any, name: str | None = None)
             name or executor.__name__, [(f"config.{p}" if p else "config", r) for p, r in problems]
         )
     return value
+
+
+def filled_config(executor: type[Executor], config: Any, values: Mapping[str, Any]) -> Any:
+    """A run's `config` as it was written, its placeholders filled with `values`, as `parse_config` gives it.
+
+    A field of `Config` with `metadata={"url": True}` is a URL: what is put into it stays the part of it that it is.
+    Raises `PermanentError` for what cannot be filled in, else like `parse_config`.
+    """
+    schema = nested(executor, "Config")
+    urls: set[str] = set() if schema is None else {field.name for field in fields(schema) if field.metadata.get("url")}
+    if not urls or not isinstance(config, Mapping):
+        return parse_config(executor, render(config, values))
+    filled = {
+        key: render_url(value, values, base=True) if key in urls and isinstance(value, str) else render(value, values)
+        for key, value in config.items()
+    }
+    return parse_config(executor, filled)
 
 
 def _entry_points() -> Any:

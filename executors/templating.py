@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -26,6 +26,10 @@ _NAME: Final = r"[A-Za-z_][\w-]*(?:\.[^\s{}]+)?"
 _TOKEN: Final = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}", re.ASCII)
 # `{ inputs.region }` is a habit from template languages; left alone it would reach the target as it stands.
 _SPACED: Final = re.compile(rf"\{{\s*((?:{'|'.join(ROOTS)})\b[^{{}}]*?)\s*\}}", re.ASCII)
+_IN_HOST: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_HOST_PART: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_PATH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)?([^?#]*)")
+_DOTS: Final = re.compile(r"(?:\.|%2[Ee]){1,2}")
 
 
 def is_placeholder(text: str) -> bool:
@@ -61,16 +65,50 @@ def render(config: Any, values: Mapping[str, Any]) -> Any:
     return config
 
 
-def render_url(url: str, values: Mapping[str, Any]) -> str:
-    """The URL with every placeholder replaced by its value, written so that it stays one part of the URL.
+def render_url(url: str, values: Mapping[str, Any], *, base: bool = False) -> str:
+    """The URL with every placeholder replaced by its value, written so that it stays the part of the URL where it stands.
 
-    A URL that is exactly one placeholder is its value as it is. Raises `PermanentError` like `render`.
+    In a path and in a query it is percent-encoded; as part of a host it has to be one. A URL that is exactly one
+    placeholder is its value as it is; with `base` so is one at the very beginning, as in `{inputs.api}/jobs`. Raises
+    `PermanentError` like `render`, and for a value that would lead out of its place, such as `..` in a path.
     """
     if is_placeholder(url):
         return as_text(_lookup(url[1:-1], values))
-    return _TOKEN.sub(
-        lambda match: f"{{{match[1]}}}" if match[1] else quote(as_text(_lookup(match[2], values)), safe=""), url
-    )
+    done, inserted, position = "", [], 0
+    for match in _TOKEN.finditer(url):
+        done += url[position : match.start()]
+        position = match.end()
+        if match[1]:
+            done += f"{{{match[1]}}}"
+            continue
+        text = as_text(_lookup(match[2], values))
+        if not (base and match.start() == 0):
+            text = _part_of_host(text, match[2]) if _IN_HOST.fullmatch(done) else quote(text, safe="")
+            inserted.append((len(done), len(done) + len(text), match[2]))
+        done += text
+    done += url[position:]
+    _check_segments(done, inserted)
+    return done
+
+
+def _part_of_host(text: str, name: str) -> str:
+    if not _HOST_PART.fullmatch(text):
+        raise PermanentError(f"{{{name}}} stands in the host of a URL, and {text[:80]!r} can be no part of one")
+    return text
+
+
+def _check_segments(url: str, inserted: Sequence[tuple[int, int, str]]) -> None:
+    """Refuses an inserted value that makes a segment of the path mean this folder or the one above it."""
+    path = _PATH.match(url)
+    if path is None:
+        return
+    start = path.start(1)
+    for segment in path[1].split("/"):
+        end = start + len(segment)
+        name = next((name for first, last, name in inserted if first < end and last > start), None)
+        if name is not None and _DOTS.fullmatch(segment):
+            raise PermanentError(f"{{{name}}} stands in the path of a URL, and would lead out of it: {segment!r}")
+        start = end + 1
 
 
 def check_placeholders(config: Any, known_inputs: Collection[str] | None, more: Collection[str] = ()) -> list[Problem]:

@@ -398,8 +398,8 @@ class App:
 
 def prepare_config(executor: Executor, execution: Execution) -> Any:
     """The config of one execution as its executor gets it: placeholders filled, checked, made a `Config`."""
-    from executors.registry import parse_config
-    from executors.templating import placeholders, render
+    from executors.registry import filled_config
+    from executors.templating import placeholders
     from scheduler.domain.instants import to_datetime
 
     run = execution.run
@@ -409,7 +409,7 @@ def prepare_config(executor: Executor, execution: Execution) -> Any:
         key=execution.key,
         scheduled_at=None if run.scheduled_at is None else to_datetime(run.scheduled_at),
     )
-    return parse_config(type(executor), render(execution.spec.config, values))
+    return filled_config(type(executor), execution.spec.config, values)
 
 
 def _deploy_at_start(client: Client, definition: TaskDefinition) -> DeployResult:
@@ -429,10 +429,9 @@ class HttpSessions:
     def get(self) -> ClientSession:
         """The session; call it on the event loop."""
         if self._session is None:
-            from aiohttp import ClientSession, DummyCookieJar
+            from executors.http_client import new_session
 
-            # One task's cookies must not travel with another task's requests.
-            self._session = ClientSession(cookie_jar=DummyCookieJar())
+            self._session = new_session()
         return self._session
 
     async def close(self) -> None:

@@ -33,12 +33,12 @@ class RetryPolicy:
         """Microseconds to wait after attempt number `attempt` ended badly.
 
         Jitter of ±20 % comes from a hash of run and attempt, so every worker computes the same instant. A target's own
-        `retry_after` wins whenever it asks for more.
+        `retry_after` wins where it asks for more, up to `maximum`: nobody elsewhere decides that a run waits for years.
         """
         exponent = min(attempt - 1, 64)
         base = min(to_micros(self.initial) * self.multiplier**exponent, float(to_micros(self.maximum)))
         wait = int(base * (0.8 + 0.4 * _share(run, attempt)))
-        return max(wait, to_micros(retry_after)) if retry_after else wait
+        return max(wait, to_micros(min(retry_after, self.maximum))) if retry_after else wait
 
 
 def delay_after_loss(run: str, lost: int, lease: Micros) -> Micros:

@@ -31,8 +31,13 @@ def test_runs_spread() -> None:
 
 def test_a_target_that_asks_for_more_gets_it_and_one_that_asks_for_less_does_not() -> None:
     policy = RetryPolicy()
-    assert policy.delay(1, "a", timedelta(hours=2)) == 7_200 * SECOND
+    assert policy.delay(1, "a", timedelta(minutes=50)) == 3_000 * SECOND
     assert policy.delay(1, "a", timedelta(seconds=1)) == policy.delay(1, "a")
+
+
+def test_no_target_makes_a_run_wait_longer_than_the_tasks_maximum() -> None:
+    assert RetryPolicy().delay(1, "a", timedelta(days=11_574)) == 3_600 * SECOND
+    assert RetryPolicy(maximum=timedelta(hours=3)).delay(1, "a", timedelta(hours=2)) == 7_200 * SECOND
 
 
 def test_no_wait_is_a_wait_of_nought() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from executors.flyte.service import FlyteServiceExecutor
 from executors.registry import build, check_config
 from tests.fakes.connectors import FakeConnectors
 from tests.fakes.flyte import FakeFlyte
+from tests.unit.executors.certificates import self_signed
 from tests.unit.executors.worlds import cancel, eventually, make_run
 
 T = TypeVar("T")
@@ -361,34 +361,7 @@ def _accepted(listening: socket.socket) -> socket.socket | None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that signs itself, and its key."""
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ]
-    words = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    try:
-        subprocess.run(
-            [*words, "-out", str(files[0]), "-keyout", str(files[1]), *subject], check=True, capture_output=True
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no openssl to make a certificate with")
-    return files
+    return self_signed(tmp_path)
 
 
 def test_a_certificate_is_trusted_only_if_the_settings_say_so(certificate: tuple[Path, Path]) -> None:

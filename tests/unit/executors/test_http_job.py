@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from executors import (
     ExecutorConfigError,
@@ -433,3 +434,66 @@ def test_paths_lead_into_documents(path: str, found: Any) -> None:
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="is no path"):
         JsonPath.parse(path)
+
+
+# --- where ids stand, and who says that a job is gone ----------------------------------------------------------------
+
+
+class LocatedJobs(FakeJobs):
+    """A service that answers `create` with nothing but the URL of what it made."""
+
+    async def _create(self, request: web.Request) -> web.Response:
+        await super()._create(request)
+        return web.Response(status=201, headers={"Location": f"/v2/jobs/job%2F{len(self.jobs)}/"})
+
+
+def test_the_id_may_stand_in_the_location_that_create_leads_to() -> None:
+    with LocatedJobs() as jobs:
+        assert scene(create_and_ask, jobs, id="Location", find=None).phase is JobPhase.RUNNING
+        assert [request.path for request in jobs.requests] == ["/jobs", "/jobs/job%2F1"]
+
+
+def test_a_service_that_leads_nowhere_may_have_made_a_job() -> None:
+    with FakeJobs() as jobs:
+        error = scene(lambda e, run: raised(e.create(run)), jobs, id="Location", find=None)
+    assert isinstance(error, RetryableError)
+    assert not error.outcome_known
+    assert "named none at Location" in str(error)
+
+
+def test_no_answer_of_find_has_such_a_header() -> None:
+    with (
+        FakeJobs() as jobs,
+        pytest.raises(ExecutorConfigError, match=r"options\.id: stands in a header, which no answer of find has"),
+    ):
+        HttpJobExecutor({**jobs.options, "id": "Location"})
+
+
+class HiddenJobs(FakeJobs):
+    """A service behind a gateway that does not reach it any more."""
+
+    answer: tuple[int, str, str] = (404, "404 page not found", "text/plain")
+
+    async def _get(self, request: web.Request) -> web.Response:
+        status, text, kind = self.answer
+        return web.Response(status=status, text=text, content_type=kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "gone"),
+    [
+        ("404 page not found", "text/plain", False),
+        ("default backend - 404", "application/json", False),
+        ("<h1>404</h1>", "text/html", False),
+        ('{"error": "no such job"}', "text/plain", False),
+        ('{"error": "no such job"}', "application/json", True),
+        ('{"title": "gone"}', "application/problem+json", True),
+        ("", "text/plain", True),
+    ],
+)
+def test_only_the_service_itself_says_that_a_job_is_gone(text: str, kind: str, gone: bool) -> None:
+    with HiddenJobs() as jobs:
+        jobs.answer = (404, text, kind)
+        error = scene(lambda e, run: raised(create_and_ask(e, run)), jobs)
+    assert isinstance(error, JobGone if gone else RetryableError)
+    assert "404" in str(error)
