@@ -110,12 +110,18 @@ def list_runs(
 
 
 def show_run(tx: Transaction, name: str) -> dict[str, Any]:
-    """One run with its inputs, outputs and attempts; raises `NotFound`."""
+    """One run with its inputs, outputs and attempts; raises `NotFound`.
+
+    An execution whose worker was lost, so that its attempt began again, is an entry LOST before that of the attempt.
+    """
     row = tx.runs.find(name)
     if row is None:
         raise NotFound("run", name)
     spec = tx.tasks.specs([row["spec_digest"]]).get(row["spec_digest"])
-    attempts = [{key: attempt[key] for key in _ATTEMPT_KEYS} for attempt in tx.runs.attempts_of(name)]
+    lost = [{**execution, "phase": "LOST"} for execution in tx.runs.lost_attempts_of(name)]
+    recorded = [dict(attempt) for attempt in tx.runs.attempts_of(name)]
+    executions = sorted(lost + recorded, key=lambda execution: execution["attempt"])
+    attempts = [{key: execution[key] for key in _ATTEMPT_KEYS} for execution in executions]
     wait = tx.waits.of_run(name) if row["phase"] == Phase.DEFERRED else None
     return run_document(row) | {
         "inputs": merge_inputs(spec.inputs if isinstance(spec, TaskSpec) else {}, json.loads(row["inputs"])),

@@ -183,6 +183,8 @@ class PostgresDialect:
         connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
 
     def advisory_lock(self, connection: Connection) -> None:
+        # A migration that ends the sessions of running workers knows by this name whom to leave alone.
+        connection.execute(text("SET LOCAL application_name = 'upgrade of trigger-scheduler'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._MIGRATION_LOCK})
 
     def settle(self, engine: Engine) -> None:

@@ -25,7 +25,7 @@ from scheduler.domain.run import Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, TEXT, Batch, Dialect, Each
 from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import AGAIN, OPEN_TEXT, SLOTTED
-from scheduler.store.schema import attempts, backfills, meta, runs, trigger_revisions, triggers, waits
+from scheduler.store.schema import attempts, backfills, lost_attempts, meta, runs, trigger_revisions, triggers, waits
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
@@ -268,8 +268,8 @@ def _old_runs(dialect: Dialect, family: RunFamily) -> Each:
 def _remove_runs(dialect: Dialect) -> tuple[list[Executable], Batch]:
     batch = dialect.batch("o", {"name": TEXT})
     wanted = select(batch.rows.c.name)
-    of_runs = delete(attempts).where(attempts.c.run_name.in_(wanted))
-    return [of_runs, delete(runs).where(runs.c.name.in_(wanted))], batch
+    of_runs = [delete(table).where(table.c.run_name.in_(wanted)) for table in (attempts, lost_attempts)]
+    return [*of_runs, delete(runs).where(runs.c.name.in_(wanted))], batch
 
 
 @prepared

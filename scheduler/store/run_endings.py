@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -26,14 +26,14 @@ from scheduler.domain.run import FINAL, Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, TEXT, Dialect
 from scheduler.store.prepared import prepared
 from scheduler.store.run_lookups import OPEN_TEXT, RunLookups
-from scheduler.store.schema import attempts, runs, tasks, workers
+from scheduler.store.schema import attempts, lost_attempts, runs, tasks, workers
 
 # Word for word what the index `runs_deadline` says.
 _QUEUED = "runs.phase = 'QUEUED'"
 
 
 class LostRun(NamedTuple):
-    """What becomes of a run whose worker is gone; the last three tell of the attempt, should it be the last."""
+    """What becomes of a run whose worker is gone; the last three tell of the execution that was lost."""
 
     name: str
     phase: str
@@ -154,7 +154,7 @@ class RunEndings(RunLookups):
 
     def requeue_lost(self, rows: Sequence[LostRun], now: Micros) -> None:
         """Runs whose worker is gone, locked by `orphans`, are queued again or end; queued, their fence stays, so a late
-        result counts. A run that ends here gets its attempt recorded.
+        result counts. Each execution is recorded: that of a run that ends here as its attempt, the others as lost ones.
         """
         if not rows:
             return
@@ -177,21 +177,15 @@ class RunEndings(RunLookups):
         ).all()
         self._tx.tally.lost.update(row.phase for row in changed)
         self._count_ends((row.phase, row.executor) for row in changed)
-        ended = [
-            {
-                "run_name": row.name,
-                "attempt": row.attempt,
-                "phase": row.phase,
-                "started_at": row.started_at,
-                "finished_at": now,
-                "worker": row.worker,
-                "error": row.error,
-            }
-            for row in rows
-            if row.phase != Phase.QUEUED
-        ]
+        ended = [row for row in rows if row.phase != Phase.QUEUED]
         if ended:
-            self._tx.connection.execute(attempts.insert(), ended)
+            kept = [_execution(row, now) | {"phase": row.phase} for row in ended]
+            self._tx.connection.execute(attempts.insert(), kept)
+        lost = [row for row in rows if row.phase == Phase.QUEUED]
+        if lost:
+            # Somebody may have set the count back by hand: runs must not stay lost for that.
+            recording = self._tx.dialect.insert(lost_attempts).on_conflict_do_nothing()
+            self._tx.connection.execute(recording, [_execution(row, now) | {"lost": row.lost} for row in lost])
 
     def hand_back(self, owner: str, held: Sequence[tuple[str, int]], now: Micros) -> int:
         """Runs a worker gives back unfinished when it leaves: queued again, counted as neither attempt nor loss."""
@@ -248,6 +242,18 @@ class RunEndings(RunLookups):
             )
         )
         return bool(result.rowcount)
+
+
+def _execution(row: LostRun, now: Micros) -> dict[str, Any]:
+    """What the two tables of attempts say alike of a lost execution."""
+    return {
+        "run_name": row.name,
+        "attempt": row.attempt,
+        "started_at": row.started_at,
+        "finished_at": now,
+        "worker": row.worker,
+        "error": row.error,
+    }
 
 
 @prepared

@@ -23,7 +23,7 @@ from scheduler.domain.instants import Micros
 from scheduler.domain.run import OPEN, Kind, Phase
 from scheduler.store.dialect import BIGINT, INTEGER, Dialect, asked_now
 from scheduler.store.prepared import prepared
-from scheduler.store.schema import attempts, runs, tasks, triggers
+from scheduler.store.schema import attempts, lost_attempts, runs, tasks, triggers
 
 if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
@@ -161,6 +161,11 @@ class RunLookups:
     def attempts_of(self, name: str) -> Sequence[RowMapping]:
         """The recorded attempts of a run, first to last."""
         statement = select(attempts).where(attempts.c.run_name == name).order_by(attempts.c.attempt)
+        return self._tx.connection.execute(statement).mappings().all()
+
+    def lost_attempts_of(self, name: str) -> Sequence[RowMapping]:
+        """The executions of a run whose worker was lost, first to last."""
+        statement = select(lost_attempts).where(lost_attempts.c.run_name == name).order_by(lost_attempts.c.lost)
         return self._tx.connection.execute(statement).mappings().all()
 
     def list_newest(self, *conditions: ColumnElement[bool], limit: int) -> Sequence[RowMapping]:

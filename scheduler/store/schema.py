@@ -33,6 +33,8 @@ metadata: Final = MetaData()
 
 # SQLite numbers rows itself only in a column declared INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+# SQLite keeps 64 bits in any integer column: what was declared small there needs no wider one.
+_Number = Integer().with_variant(SmallInteger, "sqlite")
 # Names of runs sort byte by byte on both databases: batches are inserted sorted by name so that they cannot deadlock.
 _RunName = Text().with_variant(Text(collation="C"), "postgresql")
 
@@ -277,9 +279,9 @@ runs = Table(
     Column("phase", String(16), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("not_before", BigInteger, nullable=False),
-    Column("attempt", SmallInteger, nullable=False, server_default="1"),
-    Column("known_ends", SmallInteger, nullable=False, server_default="0"),
-    Column("lost", SmallInteger, nullable=False, server_default="0"),
+    Column("attempt", _Number, nullable=False, server_default="1"),
+    Column("known_ends", _Number, nullable=False, server_default="0"),
+    Column("lost", _Number, nullable=False, server_default="0"),
     Column("owner", String(32)),
     Column("fence", BigInteger, nullable=False),
     # An end that somebody wants and nobody has reached yet: every transition reads it.
@@ -407,13 +409,28 @@ attempts = Table(
     "attempts",
     metadata,
     Column("run_name", _RunName, primary_key=True),
-    Column("attempt", SmallInteger, primary_key=True),
+    Column("attempt", _Number, primary_key=True),
     Column("phase", String(16), nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger, nullable=False),
     Column("worker", String(255)),
     Column("error", Text),
     Column("output", Text),
+)
+
+# Executions whose worker was lost. They are no attempts: those count recorded outcomes. `lost` is which loss of the run.
+lost_attempts = Table(
+    "lost_attempts",
+    metadata,
+    Column("run_name", _RunName, primary_key=True),
+    Column("lost", Integer, primary_key=True),
+    # The attempt that was under way.
+    Column("attempt", Integer, nullable=False),
+    Column("started_at", BigInteger),
+    # When it was seen that the worker is gone.
+    Column("finished_at", BigInteger, nullable=False),
+    Column("worker", String(255)),
+    Column("error", Text),
 )
 
 skips = Table(

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
-from scheduler.errors import SchemaMismatch
+from scheduler.errors import SchemaMismatch, StoreUnavailable
 from scheduler.store.engine import begin_reading, sqlite_file, translated_errors
 from scheduler.store.transaction import Store, Transaction
 
@@ -76,6 +76,14 @@ def upgrade_schema(store: Store) -> SchemaState:
     file = sqlite_file(store.engine.url)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _upgrade(store)
+    except StoreUnavailable:
+        # Another upgrade may have ended this session with those of the workers, just before it waited for its turn.
+        return _upgrade(store)
+
+
+def _upgrade(store: Store) -> SchemaState:
     before = schema_state(store)
     if not before.known:
         require_schema(store)
@@ -93,6 +101,8 @@ def upgrade_schema(store: Store) -> SchemaState:
             config.set_main_option("path_separator", "os")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    # Sessions of this very process may have been ended with the others.
+    store.engine.dispose()
     return before
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -14,11 +16,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
-from scheduler.errors import SchemaMismatch
+from scheduler.errors import SchemaMismatch, StoreUnavailable
 from scheduler.store import migrations
 from scheduler.store.schema import metadata
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import require_schema, schema_state, table_names, upgrade_schema
+from tests.conftest import ManualClock
 from tests.integration.worlds import World, key, trigger
 
 
@@ -135,6 +138,59 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -
         connection.exec_driver_sql("DROP TABLE skips")
     upgrade_schema(store)
     require_schema(store)
+    store.close()
+
+
+def downgraded(url: str, revision: str) -> None:
+    """Takes the schema back, as nobody but a test does."""
+    store = Store.open(url)
+    with store.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    store.close()
+
+
+def test_a_worker_of_the_release_before_goes_on_while_the_schema_is_upgraded(
+    database_url: str, clock: ManualClock
+) -> None:
+    downgraded(database_url, "0006")
+    # The statements of a worker that takes and ends runs are those of the release before.
+    store = Store.open(database_url, clock=clock)
+    worker = World(store, clock)
+    worker.register()
+    worker.deploy(trigger())
+    for minute in range(1, 10):  # So often that the driver has them prepared at the server.
+        worker.step(f"12:{minute:02}")
+        worker.succeed(*worker.take())
+    upgrading = Store.open(database_url)
+    assert upgrade_schema(upgrading).found == "0006"
+    upgrading.close()
+    with suppress(StoreUnavailable):  # It was away for a moment: a worker connects anew and asks again.
+        worker.step("12:10")
+    worker.step("12:10")
+    worker.succeed(*worker.take())
+    assert set(worker.phases().values()) == {"SUCCEEDED"}
+    assert len(worker.phases()) == 10
+    store.close()
+
+
+def test_a_schema_is_taken_back_with_numbers_that_the_release_before_could_not_store(
+    database_url: str, clock: ManualClock
+) -> None:
+    store = Store.open(database_url, clock=clock)
+    world = World(store, clock)
+    world.register()
+    world.deploy(trigger())
+    world.step("12:01")
+    world.sql("UPDATE runs SET attempt = 40000, lost = 40000")
+    downgraded(database_url, "0006")
+    store.engine.dispose()
+    assert "lost_attempts" not in table_names(store)
+    upgrade_schema(store)
+    (row,) = world.rows("SELECT attempt, lost FROM v_runs")
+    assert row == ((32_767, 32_767) if store.dialect.name == "postgresql" else (40_000, 40_000))
     store.close()
 
 

@@ -203,6 +203,26 @@ def test_the_key_changes_only_after_an_end_that_is_known(world: World) -> None:
     assert only(world.take("w2")).key == f"{name}-2"
 
 
+def test_attempts_go_on_beyond_what_sixteen_bits_count(world: World) -> None:
+    running(world, retrying(40_000))
+    name = only(world.runs())["name"]
+    world.sql("UPDATE runs SET attempt = 32766, known_ends = 32766, lost = 32766, phase = 'QUEUED', owner = NULL")
+    for attempt in range(32_766, 32_770):
+        execution = only(world.take())
+        assert (execution.run.attempt, execution.key) == (attempt, f"{name}-{attempt + 1}")
+        world.fail(execution)
+        world.clock.advance(5_000)
+    for incarnation in ("w2", "w3"):
+        world.sql("UPDATE workers SET lease_until = 0")
+        world.sql("UPDATE runs SET phase = 'RUNNING', owner = 'w1'")
+        world.recover(max_lost=32_768)
+        world.sql("UPDATE runs SET not_before = 0")
+        world.register(incarnation)
+    run = world.run(name)
+    assert (run["phase"], run["attempt"], run["lost"]) == ("FAILED", 32_770, 32_768)
+    assert [item["attempt"] for item in run["attempts"] if item["phase"] == "FAILED"] == [*range(32_766, 32_771)]
+
+
 # --- lost workers ---------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +234,63 @@ def test_runs_of_a_worker_whose_lease_is_over_are_queued_again_at_once(world: Wo
     state = row(world)
     assert (state["phase"], state["lost"], state["attempt"], state["owner"]) == ("QUEUED", 1, 1, None)
     assert state["not_before"] == world.clock.now()
+
+
+def test_each_execution_whose_worker_was_lost_is_shown(world: World) -> None:
+    first = running(world)
+    world.lose_worker("w1")
+    lost_at = world.clock.now()
+    world.register("w2")
+    second = only(world.take("w2"))
+    world.clock.advance(5)
+    world.succeed(second)
+    run = world.run(first.run.name)
+    assert [(item["attempt"], item["phase"], item["worker"]) for item in run["attempts"]] == [
+        (1, "LOST", "worker-w1"),
+        (1, "SUCCEEDED", "worker-w1"),  # The test's worlds have one worker that writes all ends.
+    ]
+    lost = run["attempts"][0]
+    assert (lost["started_at"], lost["finished_at"]) == (first.run.started_at, lost_at)
+    assert lost["error"] == "lost its worker"
+    # What attempts printed is kept by attempt, and a lost execution leaves nothing.
+    assert [item["attempt"] for item in world.client.run_output(run["name"])] == [1]
+
+
+def test_losses_are_shown_with_the_attempt_that_was_under_way_and_the_last_one_as_the_end(world: World) -> None:
+    execution = running(world, retrying(2))
+    world.fail(execution)
+    world.clock.advance(60)
+    world.take()
+    world.lose_worker("w1")
+    world.register("w2")
+    world.take("w2")
+    world.clock.advance(LEASE / SECOND + 1)
+    world.recover(max_lost=2)
+    run = world.run(execution.run.name)
+    assert (run["phase"], run["lost"], run["error"]) == ("FAILED", 2, "lost its worker 2 times")
+    assert [(item["attempt"], item["phase"]) for item in run["attempts"]] == [
+        (1, "FAILED"),
+        (2, "LOST"),
+        (2, "FAILED"),
+    ]
+
+
+def test_a_run_whose_worker_was_lost_and_that_was_handed_back_shows_the_loss_alone(world: World) -> None:
+    execution = running(world)
+    world.lose_worker("w1")
+    world.register("w2")
+    world.hand_back("w2", *world.take("w2"))
+    assert [item["phase"] for item in world.run(execution.run.name)["attempts"]] == ["LOST"]
+
+
+def test_a_lost_run_whose_losses_somebody_counted_back_by_hand_is_taken_back_all_the_same(world: World) -> None:
+    execution = running(world)
+    for incarnation in ("w2", "w3"):
+        world.sql("UPDATE workers SET lease_until = 0")
+        assert world.recover().requeued == (execution.run.name,)
+        world.sql("UPDATE runs SET lost = 0")
+        world.register(incarnation)
+        only(world.take(incarnation))
 
 
 def test_runs_of_a_living_worker_are_left_alone(world: World) -> None:
@@ -275,9 +352,9 @@ def test_later_losses_wait_longer_each_time_and_the_last_ends_the_run(world: Wor
     run = world.run(execution.run.name)
     assert (run["phase"], run["error"], run["lost"]) == ("FAILED", "lost its worker 5 times", 5)
     assert run["finished_at"] == world.clock.now()
-    assert [(item["attempt"], item["phase"], item["error"]) for item in run["attempts"]] == [
-        (1, "FAILED", "lost its worker 5 times")
-    ]
+    *lost, last = [(item["attempt"], item["phase"], item["error"]) for item in run["attempts"]]
+    assert lost == [(1, "LOST", "lost its worker")] * 4
+    assert last == (1, "FAILED", "lost its worker 5 times")
 
 
 def test_a_task_that_must_not_run_twice_fails_with_its_worker(world: World) -> None:

@@ -112,6 +112,16 @@ def attempts_are_recorded_once(world: World) -> Iterator[str]:
             yield f"{name} has attempts {recorded[name]}, should have {model.recorded}"
 
 
+def lost_executions_are_recorded_once(world: World) -> Iterator[str]:
+    """A row for each loss that did not end its run, with the attempt that was under way."""
+    recorded: dict[str, dict[int, int]] = defaultdict(dict)
+    for lost in rows(world, "SELECT * FROM lost_attempts"):
+        recorded[lost.run_name][lost.lost] = lost.attempt
+    for name, model in world.runs.runs.items():
+        if recorded[name] != model.losses:
+            yield f"{name} has the losses {recorded[name]}, should have {model.losses}"
+
+
 def runs_bear_the_names_of_their_slots(world: World) -> Iterator[str]:
     keys = {number: key for key, number in world.people.register.ids.items()}
     for run in rows(world, "SELECT name, trigger_id, scheduled_at FROM runs WHERE kind = 'scheduled'"):
@@ -195,6 +205,7 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     plans_are_what_the_rules_give,
     runs_stand_as_their_history_says,
     attempts_are_recorded_once,
+    lost_executions_are_recorded_once,
     runs_bear_the_names_of_their_slots,
     nothing_is_open_without_an_owner_or_a_reason,
     nothing_fired_for_an_inactive_time,

@@ -54,6 +54,8 @@ class RunModel:
     unwanted: bool = False
     reopened: bool = False
     recorded: list[Phase] = field(default_factory=list)
+    # The attempts that were under way when an execution was lost, by the number of the loss.
+    losses: dict[int, int] = field(default_factory=dict)
 
     @property
     def late(self) -> bool:
@@ -231,6 +233,7 @@ class RunsModel:
             else:
                 run.phase, run.owner = Phase.QUEUED, None
                 run.not_before = now + self._apart(run)
+                run.losses[run.lost] = run.attempt
         assert set(recovered.failed) == ended
         assert set(recovered.requeued) == {run.name for run in orphans} - ended
 

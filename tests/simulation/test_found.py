@@ -37,7 +37,7 @@ def test_two_ends_of_one_run_in_one_batch_record_the_rightful_one(world: World) 
     assert finished.refused == (again.run.name,)
     assert [finished.counts(Ended(item, Phase.SUCCEEDED)) for item in (lost, again)] == [False, True]
     run = world.run(again.run.name)
-    assert (run["phase"], [attempt["phase"] for attempt in run["attempts"]]) == ("SUCCEEDED", ["SUCCEEDED"])
+    assert (run["phase"], [attempt["phase"] for attempt in run["attempts"]]) == ("SUCCEEDED", ["LOST", "SUCCEEDED"])
 
 
 def test_after_a_clock_set_back_a_pause_gives_no_slot_a_second_entry(world: World) -> None:

@@ -147,6 +147,7 @@ def is_plain(world: World) -> bool:
         ("UPDATE trigger_due SET next_slot = next_slot + 60000000", "plans_are_what_the_rules_give"),
         ("UPDATE runs SET fence = fence + 1", "runs_stand_as_their_history_says"),
         ("DELETE FROM attempts", "attempts_are_recorded_once"),
+        ("DELETE FROM lost_attempts", "lost_executions_are_recorded_once"),
         (
             "UPDATE runs SET scheduled_at = scheduled_at + 1000000 WHERE kind = 'scheduled'",
             "runs_bear_the_names_of_their_slots",
