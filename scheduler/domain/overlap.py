@@ -20,6 +20,14 @@ class Fire(NamedTuple):
     covers: tuple[Micros, Micros] | None = None
 
 
+def refusal_of(overlap: Overlap, open_runs: int) -> Reason | None:
+    """Why no slot at all may fire while so many runs of the trigger are open; None where one may."""
+    if overlap == "buffer_all":
+        return Reason.BUFFER_FULL if open_runs >= MAX_BUFFERED else None
+    limit = {"skip": 0, "buffer_one": 1}.get(overlap)
+    return Reason.OVERLAP if limit is not None and open_runs > limit else None
+
+
 def admit(
     fires: Iterable[Fire], overlap: Overlap, open_runs: int, skip_next: Micros | None = None
 ) -> tuple[list[Fire], list[tuple[Fire, Reason]]]:
@@ -36,13 +44,12 @@ def admit(
             kept.append(fire)
     if overlap == "allow_all" or not kept:
         return kept, refused
+    if (refusal := refusal_of(overlap, open_runs)) is not None:
+        return [], refused + [(fire, refusal) for fire in kept]
     if overlap == "buffer_all":
-        room = max(0, MAX_BUFFERED - open_runs)
+        room = MAX_BUFFERED - open_runs
         return kept[:room], refused + [(fire, Reason.BUFFER_FULL) for fire in kept[room:]]
     covers = next((fire.covers for fire in kept if fire.covers is not None), None)
     # The newest speaks for a gap as well, should the run that was to cover it be among the others.
     newest = kept[-1] if covers is None else kept[-1]._replace(covers=covers)
-    limit = {"skip": 0, "buffer_one": 1}.get(overlap)
-    if limit is not None and open_runs > limit:
-        return [], refused + [(fire, Reason.OVERLAP) for fire in kept]
     return [newest], refused + [(fire, Reason.OVERLAP) for fire in kept[:-1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from scheduler.domain.automation import Cron, FixedRate
 from scheduler.domain.instants import SECOND, to_datetime
 from scheduler.domain.trigger import CatchUp
 from scheduler.errors import Conflict
-from tests.integration.worlds import World, instant, only, spoken, trigger
+from tests.integration.worlds import World, instant, key, only, spoken, trigger
 
 # The 500th every-minute slot after noon. What ends there has no slot within the grace a minute and a half later.
 LAST = to_datetime(instant("20:20") + SECOND)
@@ -56,6 +57,50 @@ def test_a_gap_run_is_told_the_interval_it_covers(world: World) -> None:
     world.step("20:21:30")
     run = world.run(only(world.runs())["name"])
     assert [spoken(moment) for moment in run["covers"]] == ["12:01", "20:20"]
+
+
+HOURLY = Cron("0 * * * *")
+
+
+@pytest.mark.parametrize(
+    ("catchup", "reason"),
+    [
+        (CatchUp("gap"), "covered_by_gap"),
+        (CatchUp("latest"), "coalesced"),
+        (CatchUp("all", max_runs=1), "catchup_cap"),
+    ],
+)
+def test_a_policy_picks_another_slot_where_its_pick_is_to_be_skipped(
+    world: World, catchup: CatchUp, reason: str
+) -> None:
+    world.deploy(trigger(automation=HOURLY, catchup=catchup))
+    assert spoken(world.at("14:50").client.skip_next(key()) or 0) == "15:00"
+    assert world.step("15:05") == ["14:00"]
+    assert world.ledger() == [f"{reason} 13:00–13:00 ×1", "14:00", "skip_next 15:00–15:00 ×1"]
+
+
+def test_a_gap_goes_round_the_slot_to_be_skipped(world: World) -> None:
+    world.deploy(trigger(automation=HOURLY, catchup=CatchUp("gap")))
+    world.at("13:30").client.skip_next(key())
+    world.step("16:05")
+    assert world.ledger() == [
+        "covered_by_gap 13:00–13:00 ×1",
+        "skip_next 14:00–14:00 ×1",
+        "covered_by_gap 15:00–15:00 ×1",
+        "16:00",
+    ]
+    covers = world.run(only(world.runs())["name"])["covers"]
+    assert [spoken(moment) for moment in covers] == ["13:00", "16:00"]
+
+
+@pytest.mark.parametrize("policy", ["all", "latest", "none", "gap"])
+def test_what_an_open_run_refuses_is_left_to_no_policy(world: World, policy: Any) -> None:
+    world.deploy(trigger(automation=HOURLY, overlap="skip", catchup=CatchUp(policy, max_runs=1)))
+    world.register()
+    world.step("13:00")
+    assert world.take(), "its worker dies while it executes this run"
+    assert world.step("17:05") == []
+    assert world.ledger() == ["13:00", "overlap 14:00–17:00 ×4"]
 
 
 def test_slots_within_the_grace_fire_under_every_policy(world: World) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from secrets import token_hex
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -16,9 +15,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from scheduler.clock import SystemClock
-from scheduler.domain import planning
+from scheduler.domain import overlap, planning
 from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
+from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.planning import Plan
 from scheduler.loop.heartbeat import Heartbeat
 from scheduler.services import deploy, fire, jobs, plan, sync
@@ -82,7 +82,7 @@ def advance_by_clock(garden: Garden) -> None:
     def wrong(job: Job, position: Micros, now: Micros, *rest: Any, **options: Any) -> Plan:
         made = right(job, position, now, *rest, **options)
         following = None if made.next_slot is None else job.next_after(now)
-        return replace(made, next_slot=following, due_at=None if following is None else job.due_at(following))
+        return made._replace(next_slot=following, due_at=None if following is None else job.due_at(following))
 
     garden.plant(planning, "plan_fires", wrong)
 
@@ -182,6 +182,49 @@ def one_fire_too_many(garden: Garden) -> None:
     garden.plant(
         planning, "plan_fires", lambda job, *rest, fires=0, **options: right(job, *rest, fires=fires - 1, **options)
     )
+
+
+def policy_before_skip_next(garden: Garden) -> None:
+    """The policy picks first: if its pick is the slot to be skipped, nothing fires, and any other slot is as others are."""
+    right = planning.plan_fires
+
+    def wrong(*rest: Any, skip_next: Micros | None = None, **options: Any) -> Plan:
+        made = right(*rest, **options)
+        left_out = [fire.slot for fire in made.fires if fire.slot == skip_next]
+        skips = [*made.skips, *(SkippedRange(slot, slot, 1, Reason.SKIP_NEXT) for slot in left_out)]
+        skips.sort(key=lambda item: item.from_slot)
+        return made._replace(fires=tuple(f for f in made.fires if f.slot not in left_out), skips=tuple(skips))
+
+    garden.plant(planning, "plan_fires", wrong)
+
+
+def policy_before_overlap(garden: Garden) -> None:
+    """The policy picks first: where open runs then refuse its pick, the others say that it stands for them."""
+    right = planning.plan_fires
+
+    def wrong(job: Job, *rest: Any, open_runs: int = 0, **options: Any) -> Plan:
+        reason = overlap.refusal_of(job.overlap, open_runs)
+        made = right(job, *rest, open_runs=0 if reason else open_runs, **options)
+        if reason is None:
+            return made
+        skips = [*made.skips, *(SkippedRange(fire.slot, fire.slot, 1, reason) for fire in made.fires)]
+        return made._replace(fires=(), skips=tuple(sorted(skips, key=lambda item: item.from_slot)))
+
+    garden.plant(planning, "plan_fires", wrong)
+
+
+def policy_picks_what_is_decided(garden: Garden) -> None:
+    """The policy picks among all slots, those that have their entry included: then its pick does not fire."""
+    right = planning.plan_fires
+
+    def wrong(job: Job, *rest: Any, decided: Any = None, **options: Any) -> Plan:
+        made = right(job, *rest, **options)
+        if decided is None:
+            return made
+        clean = planning._without(job, planning._Decision(list(made.fires), list(made.skips)), decided)
+        return made._replace(fires=tuple(clean.kept), skips=tuple(planning._ordered(clean, clean.kept)))
+
+    garden.plant(planning, "plan_fires", wrong)
 
 
 def clock_set_back_forgotten(garden: Garden) -> None:
@@ -395,6 +438,9 @@ LISTED: Final[tuple[Fault, ...]] = (
 OTHERS: Final[tuple[Fault, ...]] = (
     quiet_days_forgotten,
     one_fire_too_many,
+    policy_before_skip_next,
+    policy_before_overlap,
+    policy_picks_what_is_decided,
     clock_set_back_forgotten,
     set_aside_forgets,
     snooze_owed_afterwards,

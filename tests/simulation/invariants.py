@@ -69,6 +69,25 @@ def _counts(name: str, left: dict[Micros, str], ranges: list[Any], runs: set[Mic
             yield f"{name} owes {to_rfc3339(slot)} ({why}): no entry"
 
 
+def no_entry_speaks_of_a_run_that_is_not_there(world: World) -> Iterator[str]:
+    """A slot that a gap's run covers lies in that gap, and one that a newer slot stands for has a newer run."""
+    runs = defaultdict(list)
+    for run in rows(
+        world, "SELECT trigger_id, scheduled_at, covers_from, covers_to FROM runs WHERE kind = 'scheduled'"
+    ):
+        runs[run.trigger_id].append(run)
+    for item in rows(world, "SELECT * FROM skips WHERE reason IN ('covered_by_gap', 'coalesced')"):
+        first, last, mine = item.from_slot, item.to_slot, runs[item.trigger_id]
+        if item.reason == "coalesced":
+            there = any(run.scheduled_at > last for run in mine)
+        else:
+            there = any(
+                run.covers_from is not None and run.covers_from <= first <= last <= run.covers_to for run in mine
+            )
+        if not there:
+            yield f"{to_rfc3339(first)}–{to_rfc3339(last)} of trigger {item.trigger_id} are {item.reason} by no run"
+
+
 def plans_are_what_the_rules_give(world: World) -> Iterator[str]:
     """The next slot and the position of every trigger."""
     for row in rows(world, "SELECT * FROM trigger_due"):
@@ -202,6 +221,7 @@ def summaries_count_the_triggers(world: World) -> Iterator[str]:
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     one_run_per_slot,
     every_owed_slot_has_its_one_entry,
+    no_entry_speaks_of_a_run_that_is_not_there,
     plans_are_what_the_rules_give,
     runs_stand_as_their_history_says,
     attempts_are_recorded_once,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.occurrences import jitter_of
 from tests.simulation.grids import Rate, next_slot
-from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, caught_up, let_through
+from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, asked_to_skip, caught_up, let_through, refused
 
 
 @dataclass
@@ -88,20 +88,24 @@ class TriggerModel:
     def decide(self, now: Micros, open_runs: int) -> Decision:
         """All due slots get their outcome; one that has an outcome keeps it."""
         assert self.planned is not None
-        due, rule = self.due_slots(now), self.manners.catchup
-        outcomes = {slot: "calendar" for slot in due if self.planned.timetable.quiet(slot)}
-        free = [slot for slot in due if slot not in outcomes]
-        late = [slot for slot in free if self.due_at(slot) < now - self.grace]
-        window = max(rule.window, self.grace)
-        outcomes |= dict.fromkeys(free[len(late) :], RUN)
-        expired = [slot for slot in late if self.due_at(slot) < now - window]
-        outcomes |= dict.fromkeys(expired, "catchup_window")
-        rest = late[len(expired) :]
-        kept, reason = caught_up(rule, rest, on_time=len(free) > len(late))
-        outcomes |= dict.fromkeys(rest, reason) | dict.fromkeys(kept, RUN)
-        outcomes = {slot: outcomes[slot] for slot in due if self._undecided(slot)}
-        gap = (rest[0], rest[-1]) if rule.policy == "gap" and rest and outcomes.get(rest[-1]) == RUN else None
-        outcomes = let_through(outcomes, self.manners.overlap, open_runs, self.skip_next)
+        due, manners = self.due_slots(now), self.manners
+        undecided = [slot for slot in due if self._undecided(slot)]
+        # What may not fire whatever the policy says has that for its reason.
+        outcomes = {slot: "calendar" for slot in undecided if self.planned.timetable.quiet(slot)}
+        if self.skip_next in undecided and self.skip_next not in outcomes:
+            outcomes[self.skip_next] = "skip_next"
+        window = max(manners.catchup.window, self.grace)
+        outcomes |= {s: "catchup_window" for s in undecided if s not in outcomes and self.due_at(s) < now - window}
+        if why := refused(manners.overlap, open_runs):
+            outcomes |= {slot: why for slot in undecided if slot not in outcomes}
+        # The policy chooses among the others.
+        able = [slot for slot in undecided if slot not in outcomes]
+        late = [slot for slot in able if self.due_at(slot) < now - self.grace]
+        kept, reason = caught_up(manners.catchup, late, on_time=len(able) > len(late))
+        outcomes |= dict.fromkeys(late, reason) | dict.fromkeys([*kept, *able[len(late) :]], RUN)
+        outcomes = {slot: outcomes[slot] for slot in undecided}
+        gap = (late[0], late[-1]) if manners.catchup.policy == "gap" and late else None
+        outcomes = let_through(outcomes, manners.overlap, open_runs)
         outcomes = self._until_spent(outcomes)
         turns = {slot: turn for turn, slot in enumerate(kept, start=1)}
         fires = [self._fire(slot, turns.get(slot, 0)) for slot in outcomes if outcomes[slot] == RUN]
@@ -223,7 +227,7 @@ class TriggerModel:
                 outcomes[slot] = reason if not fires else "calendar" if self.planned.timetable.quiet(slot) else RUN
         if outcomes:
             self.last = due[-1]
-        outcomes = let_through(outcomes, self.manners.overlap, open_runs, self.skip_next)
+        outcomes = let_through(asked_to_skip(outcomes, self.skip_next), self.manners.overlap, open_runs)
         left = len(due) if self.written.max_fires is None else max(0, self.written.max_fires - self.fires)
         runs = [slot for slot in outcomes if outcomes[slot] == RUN]
         for slot in runs[left:]:

@@ -89,23 +89,29 @@ def caught_up(rule: CatchUpRule, late: list[Micros], *, on_time: bool) -> tuple[
             return late[-1:], "covered_by_gap"
 
 
-def let_through(
-    outcomes: Mapping[Micros, str], overlap: str, open_runs: int, skip_next: Micros | None
-) -> dict[Micros, str]:
-    """The outcomes once those slots are taken out that somebody asked to skip, or that earlier runs hold back."""
-    result = dict(outcomes)
-    if result.get(skip_next or 0) == RUN and skip_next is not None:
-        result[skip_next] = "skip_next"
-    runs = [slot for slot in sorted(result) if result[slot] == RUN]
+def refused(overlap: str, open_runs: int) -> str | None:
+    """Why nothing at all may fire beside the runs that are open."""
+    if overlap == "buffer_all" and open_runs >= BUFFER:
+        return "buffer_full"
+    if (overlap == "skip" and open_runs > 0) or (overlap == "buffer_one" and open_runs > 1):
+        return "overlap"
+    return None
+
+
+def let_through(outcomes: Mapping[Micros, str], overlap: str, open_runs: int) -> dict[Micros, str]:
+    """The outcomes once those slots are taken out that earlier runs hold back, or a newer one overtakes."""
+    runs = [slot for slot in sorted(outcomes) if outcomes[slot] == RUN]
+    if why := refused(overlap, open_runs):
+        return {**outcomes} | dict.fromkeys(runs, why)
     match overlap:
         case "allow_all":
-            held, reason = [], ""
+            return {**outcomes}
         case "buffer_all":
-            held, reason = runs[max(0, BUFFER - open_runs) :], "buffer_full"
-        case "skip" if open_runs > 0:
-            held, reason = runs, "overlap"
-        case "buffer_one" if open_runs > 1:
-            held, reason = runs, "overlap"
+            return {**outcomes} | dict.fromkeys(runs[BUFFER - open_runs :], "buffer_full")
         case _:
-            held, reason = runs[:-1], "overlap"
-    return result | dict.fromkeys(held, reason)
+            return {**outcomes} | dict.fromkeys(runs[:-1], "overlap")
+
+
+def asked_to_skip(outcomes: Mapping[Micros, str], skip_next: Micros | None) -> dict[Micros, str]:
+    """The outcomes once the slot that somebody asked to skip is taken out."""
+    return {slot: "skip_next" if slot == skip_next and what == RUN else what for slot, what in outcomes.items()}

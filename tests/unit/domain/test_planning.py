@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler.domain.automation import At, Cron, FixedRate
+from scheduler.domain.calendars import Calendar, with_calendars
 from scheduler.domain.instants import SECOND, Micros, parse_rfc3339, to_datetime, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.occurrences import bounded, compile_schedule
+from scheduler.domain.overlap import MAX_BUFFERED
 from scheduler.domain.planning import Fire, Plan, first_plan, plan_fires, settle
 from scheduler.domain.trigger import CatchUp
 
@@ -42,13 +44,42 @@ class Entry:
     covers: tuple[Micros, Micros] | None = None
 
 
-def slot_by_slot(job: Job, position: Micros, now: Micros, grace: Micros, fires: int = 0) -> list[Entry]:
+@dataclass(frozen=True)
+class Asked:
+    """What a plan is told besides its job and the instant."""
+
+    fires: int = 0
+    open_runs: int = 0
+    skip_next: Micros | None = None
+    decided: frozenset[Micros] = frozenset()
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "fires": self.fires,
+            "open_runs": self.open_runs,
+            "skip_next": self.skip_next,
+            "decided": self.decided.__contains__ if self.decided else None,
+        }
+
+
+def slot_by_slot(job: Job, position: Micros, now: Micros, grace: Micros, asked: Asked) -> list[Entry]:
     """Every due slot with its fate, decided without any of the planner's arithmetic."""
-    due = [slot for slot in job.between(position, now) if job.due_at(slot) <= now]
+    due = [slot for slot in job.every(position, now) if job.due_at(slot) <= now and slot not in asked.decided]
     window = max(to_micros(job.catchup.window), grace)
-    on_time = [slot for slot in due if now - job.due_at(slot) <= grace]
-    late = [slot for slot in due if slot not in set(on_time) and now - job.due_at(slot) <= window]
-    fate: dict[Micros, Entry] = {slot: Entry(slot, Reason.CATCHUP_WINDOW) for slot in due}
+    fate: dict[Micros, Entry] = {}
+    for slot in due:
+        if job.calendars is not None and job.calendars.is_blackout(slot // SECOND):
+            fate[slot] = Entry(slot, Reason.CALENDAR)
+        elif slot == asked.skip_next:
+            fate[slot] = Entry(slot, Reason.SKIP_NEXT)
+        elif now - job.due_at(slot) > window:
+            fate[slot] = Entry(slot, Reason.CATCHUP_WINDOW)
+        elif job.overlap in ("skip", "buffer_one") and asked.open_runs > (job.overlap == "buffer_one"):
+            fate[slot] = Entry(slot, Reason.OVERLAP)
+        elif job.overlap == "buffer_all" and asked.open_runs >= MAX_BUFFERED:
+            fate[slot] = Entry(slot, Reason.BUFFER_FULL)
+    on_time = [slot for slot in due if slot not in fate and now - job.due_at(slot) <= grace]
+    late = [slot for slot in due if slot not in fate and slot not in set(on_time)]
     for slot in on_time:
         fate[slot] = Entry(slot, None)
     for place, slot in enumerate(late):
@@ -64,11 +95,20 @@ def slot_by_slot(job: Job, position: Micros, now: Micros, grace: Micros, fires: 
             case "gap":
                 covered = Entry(slot, Reason.COVERED_BY_GAP)
                 fate[slot] = Entry(slot, None, (late[0], slot)) if is_newest else covered
+    kept = [slot for slot in due if fate[slot].reason is None]
+    if job.overlap == "buffer_all":
+        room = MAX_BUFFERED - asked.open_runs
+        fate |= {slot: Entry(slot, Reason.BUFFER_FULL) for slot in kept[room:]}
+    elif job.overlap != "allow_all" and kept:
+        covers = next((fate[slot].covers for slot in kept if fate[slot].covers), None)
+        fate |= {slot: Entry(slot, Reason.OVERLAP) for slot in kept[:-1]}
+        fate[kept[-1]] = Entry(kept[-1], None, covers)
     entries = [fate[slot] for slot in due]
-    if job.max_fires is None or sum(entry.reason is None for entry in entries) < job.max_fires - fires:
+    left = None if job.max_fires is None else job.max_fires - asked.fires
+    if left is None or sum(entry.reason is None for entry in entries) < left:
         return entries
     # The last fire ends the schedule: what comes after it was never owed.
-    while entries and (entries[-1].reason or sum(entry.reason is None for entry in entries) > job.max_fires - fires):
+    while entries and (entries[-1].reason or sum(entry.reason is None for entry in entries) > left):
         entries.pop()
     return entries
 
@@ -78,7 +118,8 @@ def entries_of(job: Job, plan: Plan) -> list[Entry]:
     kept = {fire.slot: Entry(fire.slot, None, fire.covers) for fire in plan.fires}
     entries = dict(kept)
     for item in plan.skips:
-        inside = list(job.between(item.from_slot - SECOND, item.to_slot))
+        slots = job.every if item.reason is Reason.CALENDAR else job.between
+        inside = list(slots(item.from_slot - SECOND, item.to_slot))
         assert (inside[0], inside[-1], len(inside)) == (item.from_slot, item.to_slot, item.count)
         for slot in inside:
             assert slot not in entries, "a slot is decided twice"
@@ -111,15 +152,22 @@ CATCH_UPS = st.builds(
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> Job:
+def jobs(draw: st.DrawFn, *, quiet_days: bool = True) -> Job:
     job = job_of(
         draw(AUTOMATIONS),
         jitter=draw(st.sampled_from([0, 0, 1, 20 * SECOND, 600 * SECOND])),
         catchup=draw(CATCH_UPS),
         max_fires=draw(st.sampled_from([None, None, None, 1, 3, 20])),
+        overlap=draw(st.sampled_from(["allow_all", "allow_all", "skip", "buffer_one", "buffer_all", "cancel_other"])),
     )
     assert job.schedule is not None
-    if draw(st.integers(0, 4)) == 0:
+    kind = draw(st.integers(0, 6))
+    if kind == 0 and quiet_days:
+        quiet = draw(st.sets(st.integers(0, 9).map(lambda days: date(2026, 11, 21) - timedelta(days)), min_size=1))
+        calendar = Calendar("quiet", frozenset(quiet), draw(st.sampled_from(["skip", "skip", "next", "previous"])))
+        calendars = with_calendars(job.schedule, [calendar])
+        return replace(job, schedule=calendars, calendars=calendars)
+    if kind == 1:
         start = draw(st.integers(-7_200, 7_200))
         ends = NOON // SECOND + start, NOON // SECOND + start + draw(st.integers(1, 7_200))
         return replace(job, schedule=bounded(job.schedule, *ends))
@@ -141,6 +189,17 @@ def outages(job: Job, parts: int = 1) -> st.SearchStrategy[Micros]:
     return st.builds(lambda tenths, rest: whole * tenths // 10 + rest, st.integers(0, 10), st.integers(0, 2 * MINUTE))
 
 
+@st.composite
+def asking(draw: st.DrawFn, job: Job, position: Micros, now: Micros) -> Asked:
+    """Runs that are open, a slot to skip and slots that have their entry, the newest ones as often as any."""
+    due = [slot for slot in job.every(position, now) if job.due_at(slot) <= now]
+    some = st.one_of(st.sampled_from(due), st.sampled_from(due[-3:])) if due else st.none()
+    had = draw(st.sets(some, max_size=6)) if due and draw(st.integers(0, 3)) == 0 else ()
+    skip_next = draw(st.one_of(st.none(), some, some, st.just(now + MINUTE)))
+    open_runs = draw(st.sampled_from([0, 0, 1, 2, MAX_BUFFERED - 2, MAX_BUFFERED]))
+    return Asked(draw(st.integers(0, 4)), open_runs, skip_next, frozenset(had))
+
+
 def no_policy(job: Job) -> Job:
     return replace(job, catchup=CatchUp("all", timedelta(days=9_999), 10**6), max_fires=None)
 
@@ -150,9 +209,31 @@ def no_policy(job: Job) -> Job:
 def test_a_plan_is_what_deciding_slot_by_slot_gives(job: Job, data: st.DataObject) -> None:
     now = NOON + data.draw(st.integers(0, 120 * SECOND))
     position = now - data.draw(st.one_of(outages(job), st.integers(-2 * HOUR, 0)))
-    grace, fires = data.draw(GRACES), data.draw(st.integers(0, 4))
-    plan = plan_fires(job, position, now, grace, fires=fires)
-    assert entries_of(job, plan) == slot_by_slot(job, position, now, grace, fires)
+    grace, asked = data.draw(GRACES), data.draw(asking(job, position, now))
+    plan = plan_fires(job, position, now, grace, **asked.options())
+    assert entries_of(job, plan) == slot_by_slot(job, position, now, grace, asked)
+
+
+@settings(max_examples=600, deadline=None)
+@given(jobs(), st.data())
+def test_no_reason_speaks_of_a_run_that_is_not_there(job: Job, data: st.DataObject) -> None:
+    now = NOON + data.draw(st.integers(0, 120 * SECOND))
+    position = now - data.draw(outages(job))
+    asked = data.draw(asking(job, position, now))
+    plan = plan_fires(job, position, now, data.draw(GRACES), **asked.options())
+    newest = plan.fires[-1] if plan.fires else None
+    for item in plan.skips:
+        if item.reason is Reason.COALESCED or (item.reason is Reason.CATCHUP_CAP and job.catchup.max_runs):
+            assert newest is not None
+            assert newest.slot > item.to_slot
+        elif item.reason is Reason.COVERED_BY_GAP:
+            assert any(
+                fire.covers and fire.covers[0] <= item.from_slot <= item.to_slot <= fire.covers[1]
+                for fire in plan.fires
+            )
+        elif item.reason is Reason.OVERLAP and not asked.open_runs:
+            assert newest is not None, "nothing was open and nothing overtook it"
+            assert newest.slot > item.to_slot
 
 
 @settings(max_examples=300, deadline=None)
@@ -165,7 +246,7 @@ def test_a_plan_keeps_oldest_first_and_ends_at_the_newest_due_slot(job: Job, dat
     assert slots == sorted(set(slots))
     assert [item.from_slot for item in plan.skips] == sorted(item.from_slot for item in plan.skips)
     assert not [slot for slot in slots for item in plan.skips if item.from_slot <= slot <= item.to_slot]
-    due = [slot for slot in job.between(position, now) if job.due_at(slot) <= now]
+    due = [slot for slot in job.every(position, now) if job.due_at(slot) <= now]
     assert plan.position == (due[-1] if due else position)
     spent = job.max_fires is not None and len(slots) >= job.max_fires
     assert plan.next_slot == (None if spent else job.next_after(plan.position))
@@ -185,7 +266,7 @@ def test_planning_again_and_again_decides_every_slot_once(job: Job, grace: Micro
         assert plan.position is not None
         decided += [entry.slot for entry in entries_of(job, plan)]
         position = plan.position
-    assert decided == [slot for slot in job.between(start, now) if job.due_at(slot) <= now]
+    assert decided == [slot for slot in job.every(start, now) if job.due_at(slot) <= now]
 
 
 @settings(max_examples=200, deadline=None)
@@ -211,11 +292,11 @@ def test_slots_that_have_an_entry_keep_it(job: Job, grace: Micros, data: st.Data
     job = replace(job, max_fires=None)
     now = NOON + data.draw(st.integers(0, 120 * SECOND))
     position = now - data.draw(outages(job))
-    due = [slot for slot in job.between(position, now) if job.due_at(slot) <= now]
+    due = [slot for slot in job.every(position, now) if job.due_at(slot) <= now]
     had = set(data.draw(st.lists(st.sampled_from(due), unique=True))) if due else set()
     plan = plan_fires(job, position, now, grace, decided=had.__contains__)
     fired = {fire.slot for fire in plan.fires}
-    skipped = {slot for item in plan.skips for slot in job.between(item.from_slot - SECOND, item.to_slot)}
+    skipped = {entry.slot for entry in entries_of(job, plan) if entry.reason is not None}
     assert not had & fired
     assert not had & skipped, "a range reaches over a slot that has an entry of its own"
     assert fired | skipped == set(due) - had
@@ -278,6 +359,70 @@ def test_latest_keeps_no_late_slot_where_one_is_on_time() -> None:
     plan = plan_fires(every_minute(catchup=CatchUp("latest")), NOON - 5 * MINUTE, NOON, 30 * SECOND)
     assert plan.fires == (Fire(NOON),)
     assert plan.skips == (SkippedRange(NOON - 4 * MINUTE, NOON - MINUTE, 4, Reason.COALESCED),)
+
+
+@pytest.mark.parametrize("overlap", ["allow_all", "skip", "buffer_one", "buffer_all", "cancel_other"])
+@pytest.mark.parametrize(
+    ("catchup", "left_out"),
+    [
+        (CatchUp("all", max_runs=1), Reason.CATCHUP_CAP),
+        (CatchUp("latest"), Reason.COALESCED),
+        (CatchUp("gap"), Reason.COVERED_BY_GAP),
+    ],
+    ids=lambda value: getattr(value, "policy", None),
+)
+def test_a_policy_picks_the_newest_slot_that_nobody_asked_to_skip(
+    catchup: CatchUp, left_out: Reason, overlap: Any
+) -> None:
+    hourly = job_of(Cron("0 * * * *"), catchup=catchup, overlap=overlap)
+    plan = plan_fires(hourly, NOON - 3 * HOUR, NOON + 5 * MINUTE, MINUTE, skip_next=NOON)
+    covers = (NOON - 2 * HOUR, NOON - HOUR) if catchup.policy == "gap" else None
+    assert plan.fires == (Fire(NOON - HOUR, 1, covers),)
+    assert plan.skips == (
+        SkippedRange(NOON - 2 * HOUR, NOON - 2 * HOUR, 1, left_out),
+        SkippedRange(NOON, NOON, 1, Reason.SKIP_NEXT),
+    )
+
+
+def test_a_slot_to_be_skipped_is_not_counted_as_covered() -> None:
+    hourly = job_of(Cron("0 * * * *"), catchup=CatchUp("gap"))
+    plan = plan_fires(hourly, NOON - 4 * HOUR, NOON + 5 * MINUTE, MINUTE, skip_next=NOON - 2 * HOUR)
+    assert plan.fires == (Fire(NOON, 1, (NOON - 3 * HOUR, NOON)),)
+    assert [(item.from_slot, item.reason) for item in plan.skips] == [
+        (NOON - 3 * HOUR, Reason.COVERED_BY_GAP),
+        (NOON - 2 * HOUR, Reason.SKIP_NEXT),
+        (NOON - HOUR, Reason.COVERED_BY_GAP),
+    ]
+
+
+def test_a_gap_begins_and_ends_with_slots_that_may_fire() -> None:
+    hourly = job_of(Cron("0 * * * *"), catchup=CatchUp("gap"))
+    plan = plan_fires(hourly, NOON - 4 * HOUR, NOON + 5 * MINUTE, MINUTE, skip_next=NOON - 3 * HOUR)
+    assert plan.fires == (Fire(NOON, 1, (NOON - 2 * HOUR, NOON)),)
+
+
+def test_latest_keeps_a_late_slot_where_the_one_on_time_is_to_be_skipped() -> None:
+    job = every_minute(catchup=CatchUp("latest"))
+    plan = plan_fires(job, NOON - 5 * MINUTE, NOON, 30 * SECOND, skip_next=NOON)
+    assert plan.fires == (Fire(NOON - MINUTE, 1),)
+
+
+@pytest.mark.parametrize("policy", ["all", "latest", "none", "gap"])
+@pytest.mark.parametrize(
+    ("overlap", "open_runs", "reason"),
+    [
+        ("skip", 1, Reason.OVERLAP),
+        ("buffer_one", 2, Reason.OVERLAP),
+        ("buffer_all", MAX_BUFFERED, Reason.BUFFER_FULL),
+    ],
+)
+def test_where_open_runs_let_nothing_fire_every_slot_says_so(
+    policy: Any, overlap: Any, open_runs: int, reason: Reason
+) -> None:
+    job = every_minute(catchup=CatchUp(policy, max_runs=1), overlap=overlap)
+    plan = plan_fires(job, NOON - 5 * MINUTE, NOON, 30 * SECOND, open_runs=open_runs)
+    assert plan.fires == ()
+    assert plan.skips == (SkippedRange(NOON - 4 * MINUTE, NOON, 5, reason),)
 
 
 def test_none_keeps_nothing_late() -> None:
@@ -377,7 +522,9 @@ def test_a_plan_without_a_due_slot_settles_nothing(planned: Micros | None) -> No
 
 
 @settings(max_examples=300, deadline=None)
-@given(jobs(), GRACES, st.sampled_from([Reason.SCHEDULE_CHANGED, Reason.PAUSED, Reason.DELETED]), st.data())
+@given(
+    jobs(quiet_days=False), GRACES, st.sampled_from([Reason.SCHEDULE_CHANGED, Reason.PAUSED, Reason.DELETED]), st.data()
+)
 def test_settling_accounts_for_every_due_slot_once(
     job: Job, grace: Micros, reason: Reason, data: st.DataObject
 ) -> None:
