@@ -26,9 +26,9 @@ from scheduler.errors import ConfigError, Problem, SchemaMismatch, StoreError
 from scheduler.services.plan import Planning
 from scheduler.services.sync import record_zones
 from scheduler.settings import Settings
-from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import SchemaState, require_schema, schema_state, upgrade_schema
+from scheduler.store.urls import sqlite_file
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

@@ -48,15 +48,17 @@ def _sqlite(rest: str) -> str:
 
 
 def _postgresql(rest: str) -> str:
-    url = f"postgresql+psycopg://{rest}"
+    address = re.split("[/?#]", rest, maxsplit=1)[0]
+    path = rest.removeprefix(address).partition("?")[0]
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it is the check
+        # libpq knows several hosts, each with a port of its own: user@first:5432,second:5433/name
+        for host in address.rpartition("@")[2].split(","):
+            urlsplit(f"//{host}").port  # noqa: B018 - reading it is the check
     except ValueError:
         raise ValueError(f"cannot be read: is its port a number? {_ENCODE}") from None
-    if "#" in rest or "@" in parts.path or any(character.isspace() for character in rest):
+    if "#" in rest or "@" in path or any(character.isspace() for character in rest):
         raise ValueError(f"cannot be read: {_ENCODE}")
-    return url
+    return f"postgresql+psycopg://{rest}"
 
 
 def resolve_url(url: str, base: Path) -> str:

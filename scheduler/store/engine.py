@@ -5,28 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, PoolProxiedConnection, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Engine, PoolProxiedConnection, event
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.store.dialect import refuse_network_file_system
+from scheduler.store.urls import parse_url, sqlite_file
 
 _BUSY_SECONDS = 30
 _READS = "only reads"
-_POSTGRES_SETTINGS = {
-    # A worker frozen inside a transaction would keep its rows locked: the server ends such a session.
-    "idle_in_transaction_session_timeout": "5s",
-    "timezone": "UTC",
-    # By default a page out of order counts as four in order, as on a disk that turns. To find a batch's thousand rows the
-    # server then reads through all of a table of some ten thousand, which takes half as long again.
-    "random_page_cost": "1.1",
-}
 # Serialization failure and deadlock: the whole transaction is run again.
 _POSTGRES_RETRY = {"40001", "40P01"}
 # Shutting down, starting up, too many clients, cannot connect, idle in transaction: the server is away or sent us away.
@@ -37,30 +30,7 @@ class TransactionUndoneError(Exception):
     """The database undid the transaction through no fault of its statements: run the whole of it again."""
 
 
-def parse_url(url: str) -> URL:
-    """The URL with the driver this package uses; unsupported databases raise `StoreError`."""
-    try:
-        parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise StoreError("the database URL cannot be read: write sqlite:///file.db or postgresql://host/name") from None
-    match parsed.get_backend_name():
-        case "postgresql" | "postgres":
-            return parsed.set(drivername="postgresql+psycopg")
-        case "sqlite":
-            return parsed.set(drivername="sqlite")
-    raise StoreError(f"{parsed.drivername} is not supported: write sqlite:///file.db or postgresql://host/name")
-
-
-def sqlite_file(url: URL) -> Path | None:
-    """The database file of a SQLite URL; None for PostgreSQL."""
-    if url.get_backend_name() != "sqlite":
-        return None
-    if not url.database or url.database == ":memory:":
-        raise StoreError("an in-memory database forgets what it owes: name a file, sqlite:///scheduler.db")
-    return Path(url.database)
-
-
-def open_engine(url: str, *, pool_size: int = 5, application: str = "trigger-scheduler") -> Engine:
+def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine for the URL; nothing is connected to yet. Raises `StoreError` for what can never work."""
     parsed = parse_url(url)
     file = sqlite_file(parsed)
@@ -68,27 +38,30 @@ def open_engine(url: str, *, pool_size: int = 5, application: str = "trigger-sch
         if file is not None:
             refuse_network_file_system(file.parent)
             return _open_sqlite(parsed)
-        engine = sqlalchemy.create_engine(
-            parsed,
-            isolation_level="READ COMMITTED",
-            pool_size=pool_size,
-            max_overflow=2,
-            pool_pre_ping=False,
-            pool_timeout=10,
-            connect_args={
-                "application_name": application,
-                "connect_timeout": 5,
-                # A server that vanished without a word is noticed within seconds, not after the kernel's two hours.
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 3,
-                "tcp_user_timeout": 10_000,
-                "options": " ".join(f"-c {name}={value}" for name, value in _POSTGRES_SETTINGS.items()),
-            },
-        )
-    except NoSuchModuleError as error:
-        raise StoreError(str(error)) from None
+        return _open_postgres(parsed, pool_size)
+    except (NoSuchModuleError, ArgumentError) as error:
+        raise StoreError(f"the database URL cannot be used: {error}") from None
+
+
+def _open_postgres(url: URL, pool_size: int) -> Engine:
+    # Not at the top: a worker on SQLite does without nine megabytes.
+    from scheduler.store.connections import connect
+
+    engine = sqlalchemy.create_engine(
+        url,
+        creator=partial(connect, url),
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_pre_ping=False,
+        pool_timeout=10,
+    )
+    engine.dialect.do_begin = _begin_postgres  # type: ignore[method-assign]
     return engine
+
+
+def _begin_postgres(dbapi_connection: PoolProxiedConnection) -> None:
+    connection: Any = dbapi_connection.dbapi_connection
+    connection.begin()
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import URL
-
-from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import CHANNEL, Store
+from scheduler.store.urls import sqlite_file
 
 _LOOK_SECONDS = 1.0
 _GLANCE_SECONDS = 0.5
@@ -46,9 +44,11 @@ class Listener:
         # Not at the top: a worker on SQLite does without nine megabytes.
         import psycopg
 
+        from scheduler.store.connections import connect
+
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(_conninfo(self._url), autocommit=True, connect_timeout=5) as connection:
+                with connect(self._url) as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     self._on_notice()
                     while not self._stopping.is_set():
@@ -78,7 +78,3 @@ class Listener:
             if told != notices and before is not None:
                 self._on_notice()
             notices = told
-
-
-def _conninfo(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)

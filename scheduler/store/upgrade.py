@@ -12,8 +12,9 @@ from typing import Final
 from sqlalchemy import Connection, inspect, text
 
 from scheduler.errors import SchemaMismatch, StoreUnavailable
-from scheduler.store.engine import begin_reading, sqlite_file, translated_errors
+from scheduler.store.engine import begin_reading, translated_errors
 from scheduler.store.transaction import Store, Transaction
+from scheduler.store.urls import sqlite_file
 
 _REVISION: Final = re.compile(r"r(\d{4})_\w+\.py")
 

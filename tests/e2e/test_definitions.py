@@ -18,7 +18,7 @@ import yaml
 from scheduler.client import Client
 from scheduler.domain.instants import SECOND
 from scheduler.services.operate import TriggerKey
-from scheduler.store.engine import parse_url
+from scheduler.store.urls import parse_url
 from tests.conftest import BOTH
 from tests.e2e.conftest import NewWorld
 from tests.e2e.deployers import TASK, definition

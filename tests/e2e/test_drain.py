@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from scheduler.store.engine import parse_url
+from scheduler.store.urls import parse_url
 from tests.conftest import BOTH
 from tests.e2e.conftest import NewWorld
 from tests.e2e.worlds import World, marking, marks

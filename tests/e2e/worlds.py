@@ -33,8 +33,8 @@ from scheduler.domain.occurrences import tzdata_version
 from scheduler.domain.task import TaskDefinition
 from scheduler.services.operate import TriggerKey
 from scheduler.services.sync import record_zones
-from scheduler.store.engine import parse_url, sqlite_file
 from scheduler.store.transaction import Store
+from scheduler.store.urls import parse_url, sqlite_file
 from tests.conftest import ManualClock
 from tests.sqlite_files import may_be_written
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.store.engine import sqlite_file
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import upgrade_schema
+from scheduler.store.urls import sqlite_file
 from tests.sqlite_files import may_be_written
 
 
