@@ -12,9 +12,10 @@ database is away.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from scheduler.clock import Clock
 from scheduler.domain.backfill import BackfillOrder, Reprocess
@@ -22,7 +23,8 @@ from scheduler.domain.identity import MAX_NAME
 from scheduler.domain.instants import Micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.domain.values import check_text
-from scheduler.services import backfill, listing, many, operate, query, remove, specs
+from scheduler.errors import NotFound
+from scheduler.services import backfill, listing, many, naming, operate, query, remove, specs
 from scheduler.services.cancel import Cancelled, cancel_run, cancel_runs
 from scheduler.services.deploy import DeployResult, Source, deploy_task
 from scheduler.services.deploy_plan import DeployPlan, TriggerPlan, deploy_planned, plan_deploy, plan_of_new
@@ -53,6 +55,8 @@ __all__ = [
 ]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _BATCH = 500
 
 
@@ -107,6 +111,24 @@ class Client:
         """Closes the connections."""
         self._store.close()
 
+    def _run(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._store.run(service, *args, **kwargs)
+        except NotFound as error:
+            with self._store.read() as tx:
+                raise self._with_near(tx, error) from None
+
+    @contextmanager
+    def _read(self) -> Iterator[Transaction]:
+        with self._store.read() as tx:
+            try:
+                yield tx
+            except NotFound as error:
+                raise self._with_near(tx, error) from None
+
+    def _with_near(self, tx: Transaction, error: NotFound) -> NotFound:
+        return NotFound(error.kind, error.key, naming.similar(tx, error.kind, error.key))
+
     # --- deploying ---------------------------------------------------------------------------------------------------
 
     def deploy(
@@ -123,7 +145,7 @@ class Client:
         that task, for a project or domain that is not known.
         """
         for definition in definitions:
-            yield self._store.run(self._deploy, definition, source=source, at_start=at_start, dry_run=dry_run)
+            yield self._run(self._deploy, definition, source=source, at_start=at_start, dry_run=dry_run)
 
     def deploy_task(
         self,
@@ -138,7 +160,7 @@ class Client:
         `expected_revisions` are those of its triggers as the caller saw them, by name, 0 for one that was not there.
         Raises `RevisionConflict` if one has another by now. `active_as_sent` overrules what operators paused.
         """
-        return self._store.run(
+        return self._run(
             self._deploy,
             definition,
             source=source,
@@ -167,17 +189,17 @@ class Client:
         One that is there already is left alone. One that no version, trigger or run names is removed after a day. Raises
         `SpecError` where `digest` is given and is another.
         """
-        return self._store.run(specs.create_task_spec, encoded, spec_format=spec_format, digest=digest)
+        return self._run(specs.create_task_spec, encoded, spec_format=spec_format, digest=digest)
 
     def read_task_spec(self, digest: str) -> StoredSpec:
         """The bytes of a specification as they were handed in; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return specs.read_task_spec(tx, digest)
 
     def plan_deploy(self, definitions: Iterable[TaskDefinition]) -> Iterator[DeployPlan]:
         """What deploying these manifests now would do, task by task; nothing is written."""
         for definition in definitions:
-            with self._store.read() as tx:
+            with self._read() as tx:
                 self._admit(tx, definition, dry_run=True)
                 plan = plan_deploy(tx, definition)
             yield plan
@@ -190,29 +212,29 @@ class Client:
             return deploy_planned(tx, definition, self._planning, by=self._by)
 
         for definition in definitions:
-            yield self._store.run(planned, definition)
+            yield self._run(planned, definition)
 
     def ensure_projects(self, projects: Mapping[str, Iterable[str]]) -> None:
         """Records the projects and domains that may be deployed into."""
-        self._store.run(lambda tx: tx.tasks.ensure_projects(projects))
+        self._run(lambda tx: tx.tasks.ensure_projects(projects))
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def now(self) -> Micros:
         """The store's present instant."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return tx.now()
 
     def list_tasks(
         self, *, project: str | None = None, domain: str | None = None, name: str | None = None, limit: int = 50
     ) -> list[dict[str, Any]]:
         """The latest version of every task, by key."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.list_tasks(tx, project=project, domain=domain, name=name, limit=limit)
 
     def show_task(self, project: str, domain: str, name: str) -> dict[str, Any]:
         """One task's latest version with its specification; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.show_task(tx, project, domain, name)
 
     def find_tasks(
@@ -229,7 +251,7 @@ class Client:
         `scheduler.services.listing` tells the fields. Raises `SpecError` for one that is not known, and for a token of
         another question.
         """
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.find_tasks(tx, Query(filters, sort, limit, token, totals))
 
     def find_versions(
@@ -242,7 +264,7 @@ class Client:
         totals: bool = True,
     ) -> Page:
         """A page of versions, newest first, of all tasks or of the one that the filters name by project, domain, name."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.find_versions(tx, Query(filters, sort, limit, token, totals))
 
     def find_triggers(
@@ -255,7 +277,7 @@ class Client:
         totals: bool = True,
     ) -> Page:
         """A page of live triggers, by key, with what they fire next."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.find_triggers(tx, Query(filters, sort, limit, token, totals))
 
     def find_revisions(
@@ -269,7 +291,7 @@ class Client:
         totals: bool = True,
     ) -> Page:
         """A page of a trigger's changes, newest first, a deleted one's too; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.find_revisions(tx, key, Query(filters, sort, limit, token, totals))
 
     def find_runs(
@@ -282,12 +304,12 @@ class Client:
         totals: bool = False,
     ) -> Page:
         """A page of runs, newest first, with what the open ones wait for. There may be millions: they are not counted."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.find_runs(tx, Query(filters, sort, limit, token, totals))
 
     def list_versions(self, project: str, domain: str, name: str, *, limit: int = 50) -> list[dict[str, Any]]:
         """The versions of a task, newest first; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.list_versions(tx, project, domain, name, limit=limit)
 
     def list_triggers(
@@ -301,29 +323,29 @@ class Client:
         limit: int = 50,
     ) -> list[dict[str, Any]]:
         """Live triggers by key, with what they fire next."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.list_triggers(
                 tx, project=project, domain=domain, task=task, name=name, active=active, limit=limit
             )
 
     def show_trigger(self, key: TriggerKey) -> dict[str, Any]:
         """One live trigger with all it says; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.show_trigger(tx, key)
 
     def list_revisions(self, key: TriggerKey, *, limit: int = 50) -> list[dict[str, Any]]:
         """The changes of a trigger, newest first, a deleted one's too; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.list_revisions(tx, key, limit=limit)
 
     def show_revision(self, key: TriggerKey, revision: int) -> dict[str, Any]:
         """One revision of a trigger with all it said, a deleted one's too; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return listing.show_revision(tx, key, revision)
 
     def upcoming(self, limit: int = 5) -> list[dict[str, Any]]:
         """The triggers that fire next, soonest first."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.upcoming(tx, limit)
 
     def list_runs(
@@ -338,24 +360,34 @@ class Client:
         limit: int = 50,
     ) -> list[dict[str, Any]]:
         """Runs, newest first; `since` is an instant before which none was created."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.list_runs(
                 tx, project=project, domain=domain, task=task, trigger=trigger, phase=phase, since=since, limit=limit
             )
 
     def show_run(self, name: str) -> dict[str, Any]:
         """One run with its inputs, outputs and attempts; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.show_run(tx, name)
+
+    def run_name(self, text: str) -> str:
+        """The name of the one run that is called so or whose name begins so. Raises `NotFound`, `SpecError` for several."""
+        with self._read() as tx:
+            return naming.run_name(tx, text)
+
+    def latest_run(self, key: TriggerKey | None = None) -> str:
+        """The name of the run that was made last, of one trigger or of all; raises `NotFound`."""
+        with self._read() as tx:
+            return naming.latest_run(tx, key)
 
     def list_slots(self, key: TriggerKey, limit: int = 50) -> list[dict[str, Any]]:
         """The newest entries of a trigger's ledger, oldest first; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.list_slots(tx, key, limit)
 
     def list_workers(self) -> list[dict[str, Any]]:
         """The living workers and how many runs each holds."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.list_workers(tx)
 
     def simulate(
@@ -370,14 +402,14 @@ class Client:
         limit: int = 50,
     ) -> Forecast:
         """What would fire in (after, until] if nothing changed; nothing is fired. Raises `SpecError` for too long a period."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return forecast(tx, after, until, project=project, domain=domain, task=task, name=name, limit=limit)
 
     def export(
         self, *, project: str | None = None, domain: str | None = None, task: str | None = None
     ) -> list[Exported]:
         """Every deployed task as its last deploy left it, by key: deployed again, these definitions change nothing."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return export_tasks(tx, project=project, domain=domain, task=task)
 
     def list_backfills(
@@ -390,55 +422,55 @@ class Client:
         limit: int = 50,
     ) -> list[dict[str, Any]]:
         """Backfills, newest first, and how far each has come."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return backfill.list_backfills(tx, project=project, domain=domain, task=task, trigger=trigger, limit=limit)
 
     def show_backfill(self, number: int) -> dict[str, Any]:
         """One backfill and how far it has come; raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return backfill.show_backfill(tx, number)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
     def activate(self, key: TriggerKey, *, expected_revision: int | None = None) -> bool:
         """Makes the trigger owe slots again, strictly after now; False where it was active. Raises `NotFound`."""
-        return self._store.run(
+        return self._run(
             operate.set_active, key, True, self._planning, by=self._by, expected_revision=expected_revision
         )
 
     def deactivate(self, key: TriggerKey, *, expected_revision: int | None = None) -> bool:
         """Makes the trigger owe nothing; False where it was inactive. Raises `NotFound`."""
-        return self._store.run(
+        return self._run(
             operate.set_active, key, False, self._planning, by=self._by, expected_revision=expected_revision
         )
 
     def skip_next(self, key: TriggerKey) -> Micros | None:
         """The trigger's first slot after now will be skipped; returns it, None where nothing is to come."""
-        return self._store.run(operate.skip_next, key)
+        return self._run(operate.skip_next, key)
 
     def snooze(self, key: TriggerKey, until: Micros) -> None:
         """The trigger owes nothing until an instant, and goes on by itself. Raises `NotFound`, `Conflict`, `SpecError`."""
-        self._store.run(operate.snooze, key, until, self._planning, by=self._by)
+        self._run(operate.snooze, key, until, self._planning, by=self._by)
 
     def snooze_many(self, keys: Iterable[TriggerKey], until: Micros) -> list[TriggerKey]:
         """Snoozes triggers, all or none; returns them by key. Raises `NotFound`, `Conflict`, `SpecError`."""
-        return self._store.run(many.snooze_many, list(keys), until, self._planning, by=self._by)
+        return self._run(many.snooze_many, list(keys), until, self._planning, by=self._by)
 
     def cancel_run(self, name: str) -> Cancelled:
         """Ends a queued run now, and one under way as soon as its code has ended. Raises `NotFound`, `Conflict`."""
-        return self._store.run(cancel_run, name, by=self._by)
+        return self._run(cancel_run, name, by=self._by)
 
     def cancel_runs(self, names: Sequence[str]) -> Cancelled:
         """Cancels those of these runs that are open, in one transaction, and says what becomes of them."""
-        return self._store.run(cancel_runs, names, by=self._by)
+        return self._run(cancel_runs, names, by=self._by)
 
     def retry_run(self, name: str) -> None:
         """Queues a run that ended without success for one more attempt. Raises `NotFound`, `Conflict`."""
-        self._store.run(retry_run, name)
+        self._run(retry_run, name)
 
     def run_output(self, name: str) -> list[dict[str, Any]]:
         """What each recorded attempt of a run printed, first to last. Raises `NotFound`."""
-        with self._store.read() as tx:
+        with self._read() as tx:
             return query.run_output(tx, name)
 
     def restored(self, *, catch_up: bool) -> int:
@@ -447,17 +479,17 @@ class Client:
         With `catch_up` what the backup owed is caught up under each trigger's policy and its open runs are executed again;
         otherwise due slots are skipped as `restored` and open runs are aborted.
         """
-        epoch = self._store.run(begin_epoch)
+        epoch = self._run(begin_epoch)
         if not catch_up:
-            while self._store.run(abort_restored, _BATCH) >= _BATCH:
+            while self._run(abort_restored, _BATCH) >= _BATCH:
                 pass
-            while self._store.run(skip_restored, self._planning, _BATCH):
+            while self._run(skip_restored, self._planning, _BATCH):
                 pass
         return epoch
 
     def fire(self, key: TriggerKey, *, inputs: Mapping[str, Any] | None = None, request_key: str | None = None) -> str:
         """Queues a run of the trigger's task now and returns its name; the same `request_key`, the same run."""
-        return self._store.run(operate.fire_by_hand, key, inputs=inputs, request_key=request_key)
+        return self._run(operate.fire_by_hand, key, inputs=inputs, request_key=request_key)
 
     def delete_trigger(self, key: TriggerKey, *, expected_revision: int | None = None) -> None:
         """Deletes the trigger, whoever deployed it; its history stays, and a deploy that names it brings it back.
@@ -470,7 +502,7 @@ class Client:
         self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
     ) -> list[TriggerKey]:
         """Activates triggers, all or none; returns those that were not active, by key. Raises `NotFound`."""
-        return self._store.run(
+        return self._run(
             many.set_active_many,
             list(keys),
             True,
@@ -483,7 +515,7 @@ class Client:
         self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
     ) -> list[TriggerKey]:
         """Deactivates triggers, all or none; returns those that were active, by key. Raises `NotFound`."""
-        return self._store.run(
+        return self._run(
             many.set_active_many,
             list(keys),
             False,
@@ -496,7 +528,7 @@ class Client:
         self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
     ) -> list[TriggerKey]:
         """Deletes triggers, all or none; returns them by key. Raises `NotFound`."""
-        return self._store.run(
+        return self._run(
             many.delete_triggers, list(keys), self._planning, by=self._by, expected_revisions=expected_revisions
         )
 
@@ -505,11 +537,11 @@ class Client:
 
         Versions, revisions and runs stay. Raises `NotFound`.
         """
-        return self._store.run(remove.delete_task, project, domain, name, self._planning, by=self._by)
+        return self._run(remove.delete_task, project, domain, name, self._planning, by=self._by)
 
     def delete_version(self, project: str, domain: str, name: str, version: str) -> None:
         """Removes one version of a task. Raises `NotFound`, and `Conflict` where it is the latest or a trigger's own."""
-        self._store.run(remove.delete_version, project, domain, name, version)
+        self._run(remove.delete_version, project, domain, name, version)
 
     # --- backfills ---------------------------------------------------------------------------------------------------
 
@@ -530,7 +562,7 @@ class Client:
         what `show_backfill` shows. Raises `NotFound`, `SpecError`, and `Conflict` for a trigger that is not planned yet.
         """
         order = BackfillOrder(start, end, reprocess, max_active, reverse)
-        return self._store.run(backfill.order_backfill, key, order, by=self._by)
+        return self._run(backfill.order_backfill, key, order, by=self._by)
 
     def preview_backfill(
         self,
@@ -544,9 +576,9 @@ class Client:
     ) -> dict[str, Any]:
         """What `backfill` would do: how many slots there are, how many keep the run they have, which come first."""
         order = BackfillOrder(start, end, reprocess, max_active, reverse)
-        with self._store.read() as tx:
+        with self._read() as tx:
             return backfill.preview_backfill(tx, key, order)
 
     def cancel_backfill(self, number: int) -> dict[str, Any]:
         """Ends a backfill: its queued runs are aborted, what runs goes on. Raises `NotFound`, `Conflict` if it is over."""
-        return self._store.run(backfill.cancel_backfill, number, by=self._by)
+        return self._run(backfill.cancel_backfill, number, by=self._by)

@@ -16,7 +16,7 @@ SchedulerError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -75,12 +75,14 @@ class NeverFires(SpecError):
 
 
 class NotFound(SchedulerError):
-    """No such task, trigger, run…; `kind` and `key` say which."""
+    """No such task, trigger, run…; `kind` and `key` say which, `near` what there is of nearly that name."""
 
-    def __init__(self, kind: str, key: str) -> None:
+    def __init__(self, kind: str, key: str, near: Sequence[str] = ()) -> None:
         self.kind = kind
         self.key = key
-        super().__init__(f"{kind} {key!r} does not exist")
+        self.near = tuple(near)
+        hint = f": did you mean {' or '.join(self.near)}?" if self.near else ""
+        super().__init__(f"{kind} {key!r} does not exist{hint}")
 
 
 class Conflict(SchedulerError):

@@ -23,7 +23,8 @@ from scheduler.cli.options import (
     TriggerArgument,
     TriggerOption,
 )
-from scheduler.cli.output import Output, counted, cut, details, dump, emit, note, table
+from scheduler.cli.output import Output, counted, cut, details, dump, emit, note
+from scheduler.cli.tables import Column, listing, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def order(
 
 
 @app.command("list")
+@listing
 def list_backfills(
     ctx: typer.Context,
     project: ProjectOption = None,
@@ -128,7 +130,7 @@ def list_backfills(
 ) -> None:
     """List backfills, newest first."""
     from scheduler.cli.keys import filters, shown
-    from scheduler.cli.times import local, zone_of_document
+    from scheduler.cli.times import common_zone, local, zone_of_document
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
@@ -141,9 +143,21 @@ def list_backfills(
     elif not rows:
         note("no backfill matches")
     else:
-        zones = [zone_of_document(row["automation"]) for row in rows]
+        zone = common_zone((zone_of_document(row["automation"]) for row in rows), defaults)
         table(
-            ("NUMBER", "TRIGGER", "FROM", "TO", "STATE", "SLOTS", "DONE", "RUNS", "OPEN", "FAILED", "NOTE"),
+            (
+                Column("NUMBER", right=True),
+                Column("TRIGGER"),
+                Column(f"FROM ({zone.name})", rank=3),
+                Column("TO", rank=4),
+                Column("STATE"),
+                Column("SLOTS", right=True),
+                Column("DONE", right=True),
+                Column("RUNS", right=True, rank=2),
+                Column("OPEN", right=True, rank=1, if_any=True),
+                Column("FAILED", right=True, if_any=True),
+                Column("NOTE", if_any=True, text=True),
+            ),
             (
                 (
                     row["backfill"],
@@ -158,10 +172,8 @@ def list_backfills(
                     row["failed"] or None,
                     row["note"],
                 )
-                for row, zone in zip(rows, zones, strict=True)
+                for row in rows
             ),
-            right=("NUMBER", "SLOTS", "DONE", "RUNS", "OPEN", "FAILED"),
-            if_any=("OPEN", "FAILED", "NOTE"),
         )
 
 
@@ -231,7 +243,10 @@ def _foresee(client: Client, row: Mapping[str, Any], last: int | None, output: O
     if row["next"]:
         emit("")
         again = "(a run that does it again)"
-        table(("NEXT", "RUN"), ((reading(item["scheduled_at"], zone), item["run"] or again) for item in row["next"]))
+        table(
+            (Column(f"NEXT ({zone.name})"), Column("RUN")),
+            ((reading(item["scheduled_at"], zone), item["run"] or again) for item in row["next"]),
+        )
     note("dry run, nothing was written")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
 
 from scheduler.cli.guard import Refused
 from scheduler.client import TriggerKey as TriggerKey
@@ -11,7 +12,11 @@ from scheduler.domain.identity import check_name
 from scheduler.errors import NotFound, SpecError
 
 if TYPE_CHECKING:
+    from scheduler.client import Client
     from scheduler.settings import Defaults
+
+# Twenty bits of a hash, beside the trigger's name and the slot.
+_HASH_SHOWN: Final = 4
 
 
 def trigger_key(text: str, defaults: Defaults) -> TriggerKey:
@@ -31,14 +36,30 @@ def task_key(text: str, defaults: Defaults) -> tuple[str, str, str]:
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 else (defaults.project, defaults.domain, parts[0])
 
 
-def run_named(text: str) -> str:
-    """The run's name, if one can be called so."""
+def run_named(client: Client, text: str, defaults: Defaults) -> str:
+    """The name of the run that is meant: by its name, the beginning of it, `@latest` or `TRIGGER@latest`."""
     try:
         text.encode()
     except UnicodeEncodeError:
         # What was typed is not UTF-8: no database could even be asked.
         raise NotFound("run", text) from None
-    return text
+    trigger, at, latest = text.rpartition("@")
+    if at and latest == "latest":
+        return client.latest_run(trigger_key(trigger, defaults) if trigger else None)
+    return client.run_name(text)
+
+
+def short_names(names: Iterable[str], *, short: bool) -> Callable[[str], str]:
+    """Shows runs' names: whole, or with `short` as beginnings that are enough to tell them apart."""
+    if not short:
+        return str
+    ordered = sorted(set(names))
+    shown = {}
+    for before, name, after in zip(["", *ordered], ordered, [*ordered[1:], ""], strict=False):
+        least = name.rfind("-") + 1 + _HASH_SHOWN
+        alike = max(_alike(name, other) for other in (before, after))
+        shown[name] = name[: max(least, alike + 1)]
+    return shown.__getitem__
 
 
 def filters(
@@ -89,3 +110,8 @@ def _parts(text: str, kind: str, sizes: tuple[int, ...], form: str) -> list[str]
     except SpecError as error:
         raise Refused(f"{text!r} does not name a {kind}: a {error}; write {form}") from None
     raise Refused(f"{text!r} does not name a {kind}: write {form}")
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

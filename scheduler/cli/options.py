@@ -9,6 +9,8 @@ import typer
 from scheduler.cli.output import Output
 from scheduler.domain.run import Phase
 
+_RUN_HELP = "A name or the beginning of one, @latest or TRIGGER@latest."
+
 OutputOption: TypeAlias = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 LimitOption: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many rows.")]
 ProjectOption: TypeAlias = Annotated[str | None, typer.Option("--project", help="Of this project only.")]
@@ -48,9 +50,9 @@ RevisionOption: TypeAlias = Annotated[
         "--expect-revision", metavar="N", min=0, help="Only if nobody changed the one trigger since its revision N."
     ),
 ]
-RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.", show_default=False)]
+RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False)]
 SomeRunsArgument: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="RUN", help="The runs' names.", show_default=False)
+    list[str] | None, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False)
 ]
 PhaseOption: TypeAlias = Annotated[
     str | None, typer.Option("--phase", help=f"Only runs in this phase: {', '.join(Phase)}.", show_default=False)

@@ -6,9 +6,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -81,28 +81,6 @@ def prints_unicode() -> bool:
 # --- for people ---------------------------------------------------------------------------------------------------------
 
 
-def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    right: Sequence[str] = (),
-    if_any: Sequence[str] = (),
-) -> None:
-    """A table with a heading; `right` are columns that hold numbers, `if_any` those left out where they hold nothing."""
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    whole = list(rows)
-    kept = [n for n, name in enumerate(columns) if name not in if_any or any(row[n] is not None for row in whole)]
-    for number in kept:
-        # Folding keeps names whole on a narrow terminal: they are there to be copied.
-        justify: Literal["left", "right"] = "right" if columns[number] in right else "left"
-        drawn.add_column(columns[number], overflow="fold", justify=justify)
-    for row in whole:
-        drawn.add_row(*(_cell(row[number]) for number in kept))
-    emit(_drawn(drawn))
-
-
 def details(pairs: Iterable[tuple[str, object]]) -> None:
     """One thing in full: a name and a value a line; values that are None are left out."""
     from rich.table import Table
@@ -112,7 +90,7 @@ def details(pairs: Iterable[tuple[str, object]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in pairs:
         if value is not None:
-            drawn.add_row(_cell(name), _cell(value))
+            drawn.add_row(cell(name), cell(value))
     emit(_drawn(drawn))
 
 
@@ -128,7 +106,8 @@ def one_line(value: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
 
 
-def _cell(value: object) -> Text:
+def cell(value: object) -> Text:
+    """A value as a cell of a table shows it: on one line, nothing for None."""
     from rich.text import Text
 
     text = "" if value is None else one_line(str(value))

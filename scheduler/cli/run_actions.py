@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -63,7 +64,8 @@ def cancel(
             yes=yes,
         )
         if runs:
-            each(names, lambda name: "\n".join(_told(client.cancel_run(run_named(name)))))
+            meant = partial(run_named, client, defaults=scheduler.settings.defaults)
+            each(names, lambda name: "\n".join(_told(client.cancel_run(meant(name)))))
             return
         for start in range(0, len(names), BATCH):
             # What ended since it was looked up is no mistake of anybody's.
@@ -105,7 +107,8 @@ def retry(
         )
 
         def one(name: str) -> str:
-            client.retry_run(run_named(name))
+            name = run_named(client, name, scheduler.settings.defaults) if runs else name
+            client.retry_run(name)
             return f"queued again {name}"
 
         each(names, one)

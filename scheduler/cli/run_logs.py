@@ -23,6 +23,9 @@ def logs(
     attempt: Annotated[
         int | None, typer.Option("--attempt", metavar="N", min=1, help="Of this attempt only; else of every one.")
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="On a terminal too as it was printed: it may move the cursor, and more.")
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print what a run's code printed.
@@ -31,13 +34,15 @@ def logs(
     """
     from scheduler.cli.keys import run_named
 
-    with Invocation.of(ctx).app.client() as client:
-        found = client.run_output(run_named(run))
-        phase = client.show_run(run)["phase"]
+    scheduler = Invocation.of(ctx).app
+    with scheduler.client() as client:
+        name = run_named(client, run, scheduler.settings.defaults)
+        found = client.run_output(name)
+        phase = client.show_run(name)["phase"]
     if attempt is not None:
         found = [item for item in found if item["attempt"] == attempt]
         if not found:
-            raise NotFound("attempt", f"{run} {attempt}")
+            raise NotFound("attempt", f"{name} {attempt}")
     if output is not Output.TABLE:
         emit(dump(found, output))
         return
@@ -46,7 +51,7 @@ def logs(
             note(f"# attempt {item['attempt']}: {item['phase']}")
         if item["output"]:
             text = str(item["output"])
-            emit((_tame(text) if sys.stdout.isatty() else text).removesuffix("\n"))
+            emit((_tame(text) if sys.stdout.isatty() and not raw else text).removesuffix("\n"))
         else:
             note(f"attempt {item['attempt']} printed nothing")
     if not found:

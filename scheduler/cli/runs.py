@@ -23,13 +23,15 @@ from scheduler.cli.options import (
     TriggerOption,
     WhereOption,
 )
-from scheduler.cli.output import Output, compact, details, dump, emit, first_line, note, table
+from scheduler.cli.output import Output, compact, details, dump, emit, first_line, note
+from scheduler.cli.tables import Column, is_narrow, listing, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
 app = new_group(VerbGroup, "Look at runs and act on them.")
 
 
 @app.command("list")
+@listing
 def list_runs(
     ctx: typer.Context,
     project: ProjectOption = None,
@@ -46,17 +48,18 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     from scheduler.cli import documents
-    from scheduler.cli.keys import filters, shown
+    from scheduler.cli.keys import filters, short_names, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
     from scheduler.cli.phases import phase_named
-    from scheduler.cli.times import TriggerZones, local, took
+    from scheduler.cli.times import TriggerZones, ago, common_zone, local, took
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
     equal = {**wanted, "phase": None if phase is None else str(phase_named(phase))}
     with scheduler.client() as client:
-        chosen = filters_of(where, client.now(), equal, ("created_at", since))
+        now = client.now()
+        chosen = filters_of(where, now, equal, ("created_at", since))
         found = client.find_runs(chosen, sort=sort, limit=limit, token=page)
         rows = found.rows
         if output is not Output.TABLE:
@@ -64,29 +67,41 @@ def list_runs(
             tell_of_the_next(found, "runs")
             return
         zones = TriggerZones(client)
-        placed = [(row, zones.of(row)) for row in rows]
-    if not placed:
+        zone = common_zone(map(zones.of, rows), defaults)
+    if not rows:
         note("no run matches")
         return
+    short = short_names((row["name"] for row in rows), short=is_narrow())
     table(
-        ("RUN", "TRIGGER", "SCHEDULED", "PHASE", "ATTEMPT", "LOST", "STARTED", "TOOK", "WAITS FOR", "ERROR"),
+        (
+            Column("RUN"),
+            Column("TRIGGER"),
+            Column(f"SCHEDULED ({zone.name})", rank=2),
+            Column("PHASE"),
+            Column("ATTEMPT", right=True, rank=5),
+            Column("LOST", right=True, rank=4, if_any=True),
+            Column("STARTED", rank=3),
+            Column("WHEN", live=True),
+            Column("TOOK", right=True),
+            Column("WAITS FOR", if_any=True, text=True),
+            Column("ERROR", if_any=True, text=True),
+        ),
         (
             (
-                row["name"],
+                short(row["name"]),
                 shown(row, defaults, "task", "trigger"),
                 local(row["scheduled_at"], zone) or "by hand",
                 phase_shown(row),
                 row["attempt"],
                 row["lost"] or None,
                 local(row["started_at"], zone),
+                ago(row["finished_at"] or row["started_at"] or row["created_at"], now),
                 took(row["started_at"], row["finished_at"]),
                 row["waiting_for"],
                 first_line(row["error"]),
             )
-            for row, zone in placed
+            for row in rows
         ),
-        right=("ATTEMPT", "LOST", "TOOK"),
-        if_any=("LOST", "WAITS FOR", "ERROR"),
     )
     tell_of_the_next(found, "runs")
 
@@ -102,8 +117,9 @@ def show_run(
     from scheduler.cli.keys import run_named
     from scheduler.cli.times import TriggerZones, local, took
 
-    with Invocation.of(ctx).app.client() as client:
-        row = client.show_run(run_named(run))
+    scheduler = Invocation.of(ctx).app
+    with scheduler.client() as client:
+        row = client.show_run(run_named(client, run, scheduler.settings.defaults))
         zone = TriggerZones(client).of(row)
     if output is not Output.TABLE:
         emit(dump(documents.run_in_full(row), output))
@@ -135,7 +151,14 @@ def show_run(
     if row["attempts"]:
         emit("")
         table(
-            ("ATTEMPT", "PHASE", "STARTED", "TOOK", "WORKER", "ERROR"),
+            (
+                Column("ATTEMPT", right=True),
+                Column("PHASE"),
+                Column(f"STARTED ({zone.name})", rank=1),
+                Column("TOOK", right=True),
+                Column("WORKER"),
+                Column("ERROR", if_any=True, text=True),
+            ),
             (
                 (
                     attempt["attempt"],
@@ -147,8 +170,6 @@ def show_run(
                 )
                 for attempt in row["attempts"]
             ),
-            right=("ATTEMPT", "TOOK"),
-            if_any=("ERROR",),
         )
 
 

@@ -10,7 +10,8 @@ import typer
 
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import DomainOption, LimitOption, OutputOption, ProjectOption, TaskOption, TriggerOption
-from scheduler.cli.output import Output, counted, dump, emit, note, prints_unicode, table
+from scheduler.cli.output import Output, counted, dump, emit, note, prints_unicode
+from scheduler.cli.tables import Column, listing, table
 from scheduler.cli.verbs import new_app
 
 app = new_app()
@@ -20,6 +21,7 @@ _HOURS, _MINUTES = 24, 60
 
 
 @app.command()
+@listing
 def simulate(
     ctx: typer.Context,
     start: Annotated[str | None, typer.Option("--from", metavar="WHEN", help="Later than this; else now.")] = None,
@@ -39,7 +41,7 @@ def simulate(
     starts at once can be seen.
     """
     from scheduler.cli.keys import filters, shown
-    from scheduler.cli.times import TriggerZones, reading
+    from scheduler.cli.times import TriggerZones, common_zone, reading
     from scheduler.domain.instants import parse_rfc3339, to_rfc3339
     from scheduler.errors import SpecError
 
@@ -59,19 +61,17 @@ def simulate(
             emit(dump([_document(fire) for fire in found.fires], output))
         elif found.fires:
             zones = TriggerZones(client)
+            zone = common_zone(map(zones.of, found.fires), defaults)
             table(
-                ("FIRES", "SLOT", "TRIGGER"),
+                (Column(f"FIRES ({zone.name})"), Column("SLOT", if_any=True), Column("TRIGGER")),
                 (
                     (
-                        reading(fire["due_at"], zones.of(fire)),
-                        None
-                        if fire["due_at"] == fire["scheduled_at"]
-                        else reading(fire["scheduled_at"], zones.of(fire)),
+                        reading(fire["due_at"], zone),
+                        None if fire["due_at"] == fire["scheduled_at"] else reading(fire["scheduled_at"], zone),
                         shown(fire, defaults, "task", "trigger"),
                     )
                     for fire in found.fires
                 ),
-                if_any=("SLOT",),
             )
             emit("")
             emit(heat_map(found.by_minute, unicode=prints_unicode()))

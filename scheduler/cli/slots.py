@@ -6,13 +6,15 @@ import typer
 
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import LimitOption, OutputOption, SinceOption, TriggerArgument
-from scheduler.cli.output import Output, cut, dump, emit, note, table
+from scheduler.cli.output import Output, cut, dump, emit, note
+from scheduler.cli.tables import Column, is_narrow, listing, table
 from scheduler.cli.verbs import new_app
 
 app = new_app()
 
 
 @app.command()
+@listing
 def slots(
     ctx: typer.Context,
     trigger: TriggerArgument,
@@ -26,7 +28,7 @@ def slots(
     history is kept.
     """
     from scheduler.cli import documents
-    from scheduler.cli.keys import trigger_key
+    from scheduler.cli.keys import short_names, trigger_key
     from scheduler.cli.times import local, since_instant, zone_of_document
 
     scheduler = Invocation.of(ctx).app
@@ -43,10 +45,18 @@ def slots(
     elif not rows:
         note("no slot yet" if start is None else "no slot since then")
     else:
+        shown_run = short_names((row["run"] for row in rows if row["kind"] == "run"), short=is_narrow())
         table(
-            ("SLOT", "UNTIL", "SLOTS", "BECAME", "WHY", "RUN"),
             (
-                (local(row["scheduled_at"], zone), None, 1, "run", row["phase"], row["run"])
+                Column(f"SLOT ({zone.name})"),
+                Column("UNTIL", if_any=True),
+                Column("SLOTS", right=True, rank=1),
+                Column("BECAME", rank=2),
+                Column("WHY"),
+                Column("RUN", rank=3),
+            ),
+            (
+                (local(row["scheduled_at"], zone), None, 1, "run", row["phase"], shown_run(row["run"]))
                 if row["kind"] == "run"
                 else (
                     local(row["from"], zone),
@@ -58,5 +68,4 @@ def slots(
                 )
                 for row in rows
             ),
-            right=("SLOTS",),
         )

@@ -23,13 +23,15 @@ from scheduler.cli.options import (
     WhereOption,
     YesOption,
 )
-from scheduler.cli.output import Output, compact, counted, details, dump, emit, note, table
+from scheduler.cli.output import Output, compact, counted, details, dump, emit, note
+from scheduler.cli.tables import Column, listing, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
 app = new_group(VerbGroup, "Look at tasks, take them away.")
 
 
 @app.command("list")
+@listing
 def list_tasks(
     ctx: typer.Context,
     project: ProjectOption = None,
@@ -65,21 +67,29 @@ def list_tasks(
         note("no task matches")
     else:
         table(
-            ("TASK", "VERSION", "ENVIRONMENT", "TRIGGERS", "ACTIVE", "DEPLOYED", "BY", "DESCRIPTION"),
+            (
+                Column("TASK"),
+                Column("VERSION"),
+                Column("ENVIRONMENT", rank=3, if_any=True),
+                Column("TRIGGERS", right=True),
+                Column("ACTIVE", right=True),
+                Column("DEPLOYED (UTC)", rank=1),
+                Column("BY", rank=2),
+                Column("DESCRIPTION", if_any=True, text=True, rank=4),
+            ),
             (
                 (
                     shown(row, defaults, "name"),
                     row["version"],
-                    row["environment"],
+                    row["environment"] or None,
                     row["total_triggers"],
                     row["active_triggers"],
                     local(row["deployed_at"], utc()),
                     row["deployed_by"],
-                    row["description"],
+                    row["description"] or None,
                 )
                 for row in rows
             ),
-            right=("TRIGGERS", "ACTIVE"),
         )
     tell_of_the_next(found, "tasks")
 
@@ -120,6 +130,7 @@ def show_task(
 
 
 @app.command("versions")
+@listing
 def versions(
     ctx: typer.Context,
     task: TaskArgument,
@@ -155,7 +166,13 @@ def versions(
         note("no version matches")
         return
     table(
-        ("VERSION", "DIGEST", "DEPLOYED", "BY", "DESCRIPTION"),
+        (
+            Column("VERSION"),
+            Column("DIGEST", rank=2),
+            Column("DEPLOYED (UTC)"),
+            Column("BY", rank=1),
+            Column("DESCRIPTION", if_any=True, text=True, rank=3),
+        ),
         (
             (
                 row["version"],
@@ -166,7 +183,6 @@ def versions(
             )
             for row in rows
         ),
-        if_any=("DESCRIPTION",),
     )
     tell_of_the_next(found, "versions")
 

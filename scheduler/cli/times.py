@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from scheduler.errors import NotFound, SpecError
 
 if TYPE_CHECKING:
     from scheduler.client import Client
+    from scheduler.settings import Defaults
 
 
 def utc() -> Zone:
@@ -48,6 +49,28 @@ def took(start: Micros | None, end: Micros | None) -> str | None:
     if lasted < 10 * SECOND:
         return f"{lasted / SECOND:.2f}s"
     return format_duration(timedelta(seconds=round(lasted / SECOND)))
+
+
+def ago(instant: Micros | None, now: Micros) -> str | None:
+    """How long ago, or in how long, to one unit: `2 min ago`, `in 3 h`, `now`."""
+    if instant is None:
+        return None
+    away = abs(instant - now) // SECOND
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        # Two days are told in days, thirty hours in hours: the smaller unit as long as its number is short.
+        if away >= (seconds if unit != "d" else 2 * seconds):
+            count = away // seconds
+            return f"{count} {unit} ago" if instant < now else f"in {count} {unit}"
+    return "now"
+
+
+def common_zone(zones: Iterable[Zone], defaults: Defaults) -> Zone:
+    """The one zone in which a table shows its times: that of all its rows, or the settings' default where they differ.
+
+    Rows in UTC, and those without a zone, follow the others.
+    """
+    found = {zone.name: zone for zone in zones if zone.name != "UTC"}
+    return next(iter(found.values())) if len(found) == 1 else zone_of(defaults.timezone)
 
 
 def since_instant(text: str | None, now: Micros) -> Micros | None:

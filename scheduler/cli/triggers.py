@@ -21,13 +21,15 @@ from scheduler.cli.options import (
     TriggerOption,
     WhereOption,
 )
-from scheduler.cli.output import Output, compact, details, dump, emit, note, table
+from scheduler.cli.output import Output, compact, details, dump, emit, note
+from scheduler.cli.tables import Column, listing, table
 from scheduler.cli.verbs import VerbGroup, new_group
 
 app = new_group(VerbGroup, "Look at triggers and act on them.")
 
 
 @app.command("list")
+@listing
 def list_triggers(
     ctx: typer.Context,
     project: ProjectOption = None,
@@ -51,14 +53,15 @@ def list_triggers(
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
-    from scheduler.cli.times import local, schedule_text, zone_of_document
+    from scheduler.cli.times import ago, common_zone, local, schedule_text, zone_of_document
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
     wanted["name"] = wanted.pop("trigger")
     with scheduler.client() as client:
-        chosen = filters_of(where, client.now(), {**wanted, "active": active}, ("updated_at", since))
+        now = client.now()
+        chosen = filters_of(where, now, {**wanted, "active": active}, ("updated_at", since))
         found = client.find_triggers(chosen, sort=sort, limit=limit, token=page)
     rows = found.rows
     if output is not Output.TABLE:
@@ -66,24 +69,33 @@ def list_triggers(
     elif not rows:
         note("no trigger matches")
     else:
-        zones = [zone_of_document(row["automation"]) for row in rows]
+        zone = common_zone((zone_of_document(row["automation"]) for row in rows), defaults)
         table(
-            ("TRIGGER", "SCHEDULE", "STATE", "NEXT", "LAST", "VERSION", "REVISION", "ERROR"),
+            (
+                Column("TRIGGER"),
+                Column("SCHEDULE"),
+                Column("STATE"),
+                Column("IN", live=True),
+                Column(f"NEXT ({zone.name})", rank=2),
+                Column("LAST", rank=3, if_any=True),
+                Column("VERSION", rank=4),
+                Column("REVISION", rank=5, right=True),
+                Column("ERROR", if_any=True, text=True),
+            ),
             (
                 (
                     shown(row, defaults, "task", "name"),
                     schedule_text(row["automation"]),
                     row["state"],
+                    ago(row["next_fire_at"], now),
                     local(row["next_fire_at"], zone),
                     local(row["triggered_at"], zone),
                     row["version"],
                     row["revision"],
                     row["error"],
                 )
-                for row, zone in zip(rows, zones, strict=True)
+                for row in rows
             ),
-            right=("REVISION",),
-            if_any=("LAST", "ERROR"),
         )
     tell_of_the_next(found, "triggers")
 
@@ -132,6 +144,7 @@ def show_trigger(ctx: typer.Context, trigger: TriggerArgument, output: OutputOpt
 
 
 @app.command("revisions")
+@listing
 def revisions(
     ctx: typer.Context,
     trigger: TriggerArgument,
@@ -176,7 +189,16 @@ def revisions(
         note("no revision matches")
         return
     table(
-        ("REVISION", "ACTION", "AT", "BY", "VERSION", "ACTIVE", "SCHEDULE", "NOTE"),
+        (
+            Column("REVISION", right=True),
+            Column("ACTION"),
+            Column("AT (UTC)"),
+            Column("BY", rank=1),
+            Column("VERSION", rank=2),
+            Column("ACTIVE", rank=3),
+            Column("SCHEDULE"),
+            Column("NOTE", if_any=True, text=True),
+        ),
         (
             (
                 row["revision"],
@@ -190,8 +212,6 @@ def revisions(
             )
             for row in rows
         ),
-        right=("REVISION",),
-        if_any=("NOTE",),
     )
     tell_of_the_next(found, "revisions")
 

@@ -158,6 +158,22 @@ class RunLookups:
         """One run with its task's and trigger's names."""
         return self._tx.connection.execute(_listing().where(runs.c.name == name)).mappings().one_or_none()
 
+    def names_beginning(self, text: str, limit: int) -> list[str]:
+        """The names of runs that begin so, in their order; a whole name comes first."""
+        # Names are of a-z, 0-9 and hyphens, compared by byte: all that begin so come before the text and a tilde.
+        statement = select(runs.c.name).where(runs.c.name >= text, runs.c.name < text + "~").order_by(runs.c.name)
+        return list(self._tx.connection.execute(statement.limit(limit)).scalars())
+
+    def latest_name(self, trigger_id: int | None) -> str | None:
+        """The run that was made last, of a trigger or of all."""
+        statement = select(runs.c.name).order_by(
+            runs.c.created_at.desc(), runs.c.scheduled_at.desc(), runs.c.name.desc()
+        )
+        if trigger_id is not None:
+            statement = statement.where(runs.c.trigger_id == trigger_id)
+        name: str | None = self._tx.connection.execute(statement.limit(1)).scalar()
+        return name
+
     def attempts_of(self, name: str) -> Sequence[RowMapping]:
         """The recorded attempts of a run, first to last."""
         statement = select(attempts).where(attempts.c.run_name == name).order_by(attempts.c.attempt)

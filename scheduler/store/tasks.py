@@ -93,6 +93,11 @@ class TaskTable:
         key = {"of_project": project, "of_domain": domain, "of_name": name}
         return self._tx.connection.execute(_FIND, key).mappings().one_or_none()
 
+    def live_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        """Project, domain and name of tasks that are there."""
+        statement = select(tasks.c.project, tasks.c.domain, tasks.c.name).where(tasks.c.deleted_at.is_(None))
+        return [tuple(row) for row in self._tx.connection.execute(statement.limit(limit))]
+
     def save_spec(self, spec: TaskSpec) -> str:
         """Keeps the specification under its digest, once however many versions use it; returns the digest."""
         digest = spec.digest

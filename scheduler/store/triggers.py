@@ -256,6 +256,15 @@ class TriggerTable:
         )
         return self._tx.connection.execute(statement).mappings().one_or_none()
 
+    def live_keys(self, limit: int) -> list[tuple[str, str, str, str]]:
+        """Project, domain, task and name of live triggers."""
+        statement = (
+            select(tasks.c.project, tasks.c.domain, tasks.c.name, triggers.c.name)
+            .join(tasks, tasks.c.id == triggers.c.task_id)
+            .where(triggers.c.deleted_at.is_(None))
+        )
+        return [tuple(row) for row in self._tx.connection.execute(statement.limit(limit))]
+
     def ids_of(self, keys: Iterable[tuple[str, str, str, str]]) -> dict[tuple[str, str, str, str], int]:
         """The ids of those live triggers that exist, by project, domain, task and name."""
         names = {"project": TEXT, "domain": TEXT, "task": TEXT, "name": TEXT}

@@ -141,7 +141,7 @@ def test_a_listing_shows_how_far_each_has_come(world: CliWorld) -> None:
     work(world)
     result = world.call("backfill", "list")
     heading, row = result.stdout.splitlines()
-    assert heading.split() == ["NUMBER", "TRIGGER", "FROM", "TO", "STATE", "SLOTS", "DONE", "RUNS"]
+    assert heading.split() == ["NUMBER", "TRIGGER", "FROM", "(Europe/Paris)", "TO", "STATE", "SLOTS", "DONE", "RUNS"]
     assert row.split()[-4:] == ["running", "31", "10", "10"]
     shown = world.call("backfill", "show", "1").stdout
     assert "31, 10 looked at, 0 left alone" in shown

@@ -113,9 +113,13 @@ def test_people_read_times_in_the_trigger_s_zone_with_the_offset_of_that_day(wor
     assert "2026-03-28 02:00:00+01:00" in table  # before the clocks went forward
     assert "2026-03-31 02:00:00+02:00" in table
     runs = world.call("runs", "list").stdout
+    assert "SCHEDULED (Europe/Paris)" in runs
     assert "2026-04-01 14:00:02+02:00" in runs  # started, in the zone of the nightly trigger
-    assert "2026-04-01 12:00:00+00:00" in runs  # the hourly trigger names no zone
-    assert "2026-04-02 02:00:00+02:00" in world.call("triggers", "list").stdout
+    assert "2026-04-01 14:00:00+02:00" in runs  # the hourly trigger names no zone: it follows the other
+    assert "SCHEDULED (UTC)" in world.call("runs", "list", "--task", "flytesnacks/production/billing").stdout
+    triggers = world.call("triggers", "list").stdout
+    assert "NEXT (Europe/Paris)" in triggers
+    assert "2026-04-02 02:00:00+02:00" in triggers
 
 
 def test_tables_in_a_pipe_keep_every_name_whole_and_a_row_on_one_line(world: CliWorld) -> None:

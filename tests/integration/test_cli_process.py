@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -98,28 +97,6 @@ def test_ctrl_c_exits_130_without_a_word(tmp_path: Path, clock: ManualClock) -> 
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")
-
-
-def test_on_a_narrow_terminal_names_are_folded_and_never_cut(world: CliWorld) -> None:
-    main, terminal = pty.openpty()
-    result = subprocess.Popen(
-        scheduler("runs", "list", "--limit", "1"),
-        cwd=world.folder,
-        stdout=terminal,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"COLUMNS": "60", "TERM": "xterm"},
-    )
-    os.close(terminal)
-    shown = b""
-    try:
-        while piece := os.read(main, 65_536):
-            shown += piece
-    except OSError:  # how Linux says that the other side of a terminal is closed
-        pass
-    os.close(main)
-    assert result.wait(30) == 0
-    assert "…" not in shown.decode()
-    assert max(len(line) for line in shown.decode().splitlines() if "\x1b" not in line) <= 60
 
 
 def test_names_that_the_encoding_lacks_are_escaped(world: CliWorld) -> None:
