@@ -49,12 +49,13 @@ class Job:
 
     def next_free(self, slot: Micros) -> Micros | None:
         """The first slot strictly after an instant that may fire."""
-        free = self._free
+        free = self.free
         second = None if free is None else free.next_after(slot // SECOND)
         return None if second is None else second * SECOND
 
     @property
-    def _free(self) -> Schedule | None:
+    def free(self) -> Schedule | None:
+        """The slots that may fire."""
         return self.schedule if self.calendars is None else self.calendars.free()
 
     def due_at(self, slot: Micros) -> Micros:
@@ -76,7 +77,7 @@ class Job:
 
     def last_before(self, slot: Micros, *, free: bool) -> Micros | None:
         """The newest slot strictly before an instant; with `free` only one that may fire."""
-        schedule = self._free if free else self.schedule
+        schedule = self.free if free else self.schedule
         second = None if schedule is None else schedule.previous_before(-(-slot // SECOND))
         return None if second is None else second * SECOND
 
@@ -88,12 +89,12 @@ class Job:
 
     def count_free(self, after: Micros, until: Micros) -> int:
         """How many of the slots in (after, until] may fire."""
-        free = self._free
+        free = self.free
         return 0 if free is None or until <= after else free.count(after // SECOND, until // SECOND)
 
     def between(self, after: Micros, until: Micros) -> Iterator[Micros]:
         """The slots in (after, until] that may fire, oldest first."""
-        free = self._free
+        free = self.free
         if free is None or until <= after:
             return
         for second in free.between(after // SECOND, until // SECOND):
@@ -107,7 +108,7 @@ class Job:
 
     def newest(self, after: Micros, until: Micros, limit: int) -> list[Micros]:
         """At most `limit` of the newest slots in (after, until] that may fire, oldest first."""
-        free = self._free
+        free = self.free
         if free is None or limit <= 0:
             return []
         found: list[Micros] = []

@@ -146,53 +146,6 @@ def _one_on_time(job: Job, planned: Micros, now: Micros, misfire_grace: Micros) 
     return Plan((Fire(planned),), (), planned, following, due_at)
 
 
-def settle(
-    job: Job | None,
-    planned: Micros | None,
-    planned_due: Micros | None,
-    position: Micros,
-    now: Micros,
-    misfire_grace: Micros,
-    reason: Reason,
-    *,
-    overlap: Overlap = "allow_all",
-    open_runs: int = 0,
-    skip_next: Micros | None = None,
-    decided: Callable[[Micros], bool] | None = None,
-) -> Plan:
-    """Ends an old plan at `now`, because its schedule changed or the trigger stopped being active.
-
-    A changed schedule (`Reason.SCHEDULE_CHANGED`) still fires the due slots within the grace, as far as `overlap` lets
-    them; every other due slot is skipped with the reason. `job` is the old schedule where it is still known; without it
-    only the planned slot is. Slots that are `decided` keep the entry they have. Nothing follows: the caller plans anew.
-    """
-    if planned is None or planned_due is None or planned_due > now or planned <= position:
-        return Plan((), (), position, None, None)
-    newest = planned if job is None else max(planned, job.last_due(now) or planned)
-    keep_from = now - misfire_grace if reason is Reason.SCHEDULE_CHANGED else now + 1
-    if job is None:
-        late_until = planned if planned_due < keep_from else planned - SECOND
-    else:
-        late_until = min(job.last_due(keep_from - 1) or planned - SECOND, newest)
-    skips: list[SkippedRange] = []
-    if late_until >= planned:
-        count = 1 if job is None else max(1, job.count(planned - SECOND, late_until))
-        skips.append(SkippedRange(planned, late_until, count, reason))
-    if job is None:
-        fires = [Fire(planned)] if late_until < planned else []
-    else:
-        kept_after = max(late_until, planned - SECOND)
-        fires = [Fire(slot) for slot in job.between(kept_after, newest)]
-        skips.extend(job.blacked_out(kept_after, newest))
-    decision = _Decision(fires, skips)
-    if decided is not None and job is not None:
-        decision = _without(job, decision, decided)
-    elif decided is not None and decided(planned):
-        decision = _Decision()
-    kept = _admitted(decision, overlap, open_runs, skip_next)
-    return Plan(tuple(kept), tuple(_ordered(decision, kept)), newest, None, None)
-
-
 def _decide(
     job: Job,
     position: Micros,

@@ -106,7 +106,7 @@ def fire_due(
         triggers=rows,
         skipped=batch.skipped_by_reason(),
         quarantined=tuple(str(change.error) for change in batch.changes if change.error is not None),
-        lateness=tuple(now - run.not_before for run in new),
+        lateness=tuple(max(0, now - run.not_before) for run in new),
         newest_due=max((due.due_at for due in dues if due.due_at is not None), default=None),
         replanned=tuple(sorted({rows[due.trigger_id]["task_id"] for due in changed})),
     )

@@ -16,7 +16,8 @@ from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.overlap import Fire
-from scheduler.domain.planning import Plan, first_plan, settle
+from scheduler.domain.planning import Plan, first_plan
+from scheduler.domain.settling import settle, skip_owed
 from scheduler.domain.task import TaskSpec
 from scheduler.errors import Conflict, SpecError
 from scheduler.services.jobs import anchored_at, is_live, job_of, row_when_planned, wakes_at
@@ -81,8 +82,8 @@ def plan_anew(
     """Adds to `batch` what becomes of each trigger now; a trigger that cannot be planned is set aside with its error.
 
     `old_jobs` are the schedules of the rows as they stood until now; else what the plan was made from is read from the row
-    itself. It accounts for every slot the plan owed; where nobody knows it any more (other zone data, a trigger that was
-    set aside since), only the slot that was planned is. Of the triggers `activated` those that are live are so from now
+    itself. It accounts for every slot the plan owed; where nobody knows it any more (a trigger that was set aside since), only
+    the slot that was planned is. Of the triggers `activated` those that are live are so from now
     on, whatever they were. `known` says what triggers point at, as far as the caller knows it.
     """
     # A trigger without a row was deleted by hand in this very moment; its due row goes with it.
@@ -236,12 +237,10 @@ def _plan_one(
     batch: Batch,
     before: _Before,
 ) -> None:
-    old_job, open_runs, decided, activated_now = before
+    open_runs, decided = before.open_runs, before.decided
     batch.planned.append(due.trigger_id)
     planned = due.due_at is not None
-    position = position_of(due, now)
-    if old_job is None or old_job.fingerprint != due.fingerprint:
-        old_job = _job_or_none(row, due) or _job_or_none(row_when_planned(row), due)
+    old_job = _old_job(row, due, before.job)
     # A trigger that was set aside has no due instant and still owes its slot, though not before its jitter is over.
     owed_at = due.due_at if planned else due.next_slot
     if not planned and old_job is not None and due.next_slot is not None:
@@ -250,14 +249,14 @@ def _plan_one(
     if wakes is None and not is_live(row, now):
         if due.next_slot is not None or row["activated_at"] is not None or row["error"] is not None:
             reason = Reason.DELETED if row["deleted_at"] is not None else Reason.PAUSED
-            plan = settle(old_job, due.next_slot, owed_at, position, now, 0, reason, decided=decided)
+            plan = skip_owed(old_job, due.next_slot, now, reason, decided=decided)
             decide(batch, due, row, _NO_JOB, _kept_position(plan, due), now, fingerprint="")
             batch.changes.append(_unchanged(row)._replace(activated_at=None, error=None, error_fingerprint=None))
             batch.silenced.append(due.trigger_id)
         return
     anchor_at, interval = anchored_at(row, now)
     # A snooze is a pause with a known end: what comes after it is planned already. One that was cut short ends now.
-    activated = wakes if wakes is not None else None if activated_now else row["activated_at"]
+    activated = wakes if wakes is not None else None if before.activated else row["activated_at"]
     if activated is None or (wakes is None and activated > now + planning.misfire_grace):
         activated = now
     job = job_of(row, activated_at=activated, anchor_at=anchor_at)
@@ -273,33 +272,58 @@ def _plan_one(
         plan = Plan((), (), due.last_slot, slot, None if slot is None else job.due_at(slot))
         decide(batch, due, row, job, plan, now)
         return
-    new = first_plan(job, activated if wakes is not None else now)
     left = None if job.max_fires is None else max(0, job.max_fires - due.fires)
+    new = first_plan(job, activated if wakes is not None else now)
     if same_schedule and (planned or left == 0 or new.next_slot is None):
         return  # Planned already, or finished and still so.
-    reason, grace = (Reason.SCHEDULE_CHANGED, planning.misfire_grace) if wakes is None else (Reason.PAUSED, 0)
-    old = settle(
-        old_job,
-        due.next_slot,
-        owed_at,
-        position,
-        now,
-        grace,
-        reason,
-        overlap=row["overlap"],
-        open_runs=open_runs,
-        skip_next=row["skip_next_at"],
-        decided=decided,
-    )
+    # What the old plan still fires was due by the old schedule, whose jitter may be another.
+    due_of = _due_of(old_job, due.next_slot, owed_at)
     if wakes is not None:
         batch.silenced.append(due.trigger_id)
-    fires = old.fires[:left]
-    if left is not None and len(fires) >= left:
+        old = skip_owed(old_job, due.next_slot, now, Reason.PAUSED, decided=decided)
+    else:
+        old = settle(
+            old_job,
+            job,
+            due.next_slot,
+            owed_at,
+            now,
+            planning.misfire_grace,
+            fires=due.fires,
+            open_runs=open_runs,
+            skip_next=row["skip_next_at"],
+            decided=decided,
+        )
+    if left is not None and len(old.fires) >= left:
         new = Plan((), (), None, None, None)  # All it may ever fire is fired.
-    plan = Plan(fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
-    # What the old plan still fires was due by the old schedule, whose jitter may be another.
-    due_of = (lambda _: owed_at or now) if old_job is None else old_job.due_at
+    plan = Plan(old.fires, old.skips, _kept_position(old, due).position, new.next_slot, new.due_at)
     decide(batch, due, row, job, plan, now, due_of=due_of, open_runs=open_runs)
+
+
+def _old_job(row: Row, due: DueRow, stood: Job | None) -> Job | None:
+    """The job that the plan was made of; None where nobody knows it any more.
+
+    `stood` is that of the row as it stood until now. What gives the plan's own fingerprint speaks for the slots that were
+    owed. With other zone data, or other code, nothing does: then the text that was planned does, as it reads now.
+    """
+    if stood is not None and stood.fingerprint == due.fingerprint:
+        return stood
+    before = _job_or_none(row_when_planned(row))
+    for job in (_job_or_none(row), before):
+        if job is not None and job.fingerprint == due.fingerprint:
+            return job
+    # The text of one that was set aside may be another than the one that was planned, unless it is still the same.
+    known = row["error"] is None or row["planned_from"] == row["plan_source"]
+    return before if known and due.fingerprint else None
+
+
+def _due_of(job: Job | None, planned: Micros | None, planned_due: Micros | None) -> Callable[[Micros], Micros]:
+    def due_of(slot: Micros) -> Micros:
+        if job is None or slot == planned:
+            return slot if planned_due is None else planned_due
+        return job.due_at(slot)
+
+    return due_of
 
 
 def _kept_position(plan: Plan, due: DueRow) -> Plan:
@@ -308,15 +332,11 @@ def _kept_position(plan: Plan, due: DueRow) -> Plan:
     return Plan(plan.fires, plan.skips, plan.position if decided else due.last_slot, None, None)
 
 
-def _job_or_none(row: Row | None, due: DueRow) -> Job | None:
-    # Only if the row says what the plan was made from may it speak for the slots that were owed.
-    if row is None:
-        return None
+def _job_or_none(row: Row | None) -> Job | None:
     try:
-        job = job_of(row)
+        return None if row is None else job_of(row)
     except SpecError:
         return None
-    return job if job.fingerprint == due.fingerprint else None
 
 
 def _new_run(row: Row, fire: Fire, due_at: Micros) -> NewRun:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason
-from scheduler.domain.planning import Plan, settle
+from scheduler.domain.planning import Plan
+from scheduler.domain.settling import skip_owed
 from scheduler.errors import SpecError
 from scheduler.services.jobs import is_live, job_of
 from scheduler.services.plan import Batch, Planning, decide, entries_before, plan_anew, position_of, write_plans
@@ -44,7 +45,7 @@ def skip_restored(tx: Transaction, planning: Planning, limit: int) -> int:
             continue
         position = position_of(due, now)
         decided = entries_before(tx, due, position)
-        old = settle(job, due.next_slot, due.due_at, position, now, 0, Reason.RESTORED, decided=decided)
+        old = skip_owed(job, due.next_slot, now, Reason.RESTORED, due_only=True, decided=decided)
         # Behind the last one that is skipped, not behind now: one that its jitter holds back is still to come.
         next_slot = job.next_after(old.position if old.position is not None else position)
         plan = Plan((), old.skips, old.position, next_slot, None if next_slot is None else job.due_at(next_slot))
@@ -62,4 +63,6 @@ def _planned_job(row: Row | None, due: DueRow, now: Micros) -> Job | None:
         job = job_of(row)
     except SpecError:
         return None
-    return job if job.fingerprint == due.fingerprint else None
+    # With other zone data it has another fingerprint, though nobody wrote to it.
+    unwritten = row["planned_from"] == row["plan_source"]
+    return job if unwritten or job.fingerprint == due.fingerprint else None

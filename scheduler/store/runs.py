@@ -268,7 +268,8 @@ def _insert_new(dialect: Dialect) -> tuple[Executable, Batch]:
         "executor": triggers.c.executor,
         "serial": serial,
         "gated": or_(triggers.c.gated, serial),
-        "deadline_at": _NOW + triggers.c.deadline,
+        # One that its jitter holds back has the whole of it: the deadline counts from when the run may start.
+        "deadline_at": case((new.not_before > _NOW, new.not_before), else_=_NOW) + triggers.c.deadline,
         "phase": case((running, Phase.RUNNING.value), else_=Phase.QUEUED.value),
         "priority": new.priority,
         "not_before": new.not_before,

@@ -12,7 +12,7 @@ from scheduler.domain.trigger import TriggerSpec
 from scheduler.services.deploy import columns_of
 from scheduler.services.operate import TriggerKey
 from tests.simulation import people
-from tests.simulation.grids import HOUR, MINUTE, any_timetable
+from tests.simulation.grids import DAY, HOUR, MINUTE, Blackout, EveryMinutes, any_timetable
 from tests.simulation.rules import Written
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ class Editors:
         """Another schedule."""
         timetable, jitter = any_timetable(self._random, self._world.now), people.any_jitter(self._random)
         self._edit(lambda old: replace(old, timetable=timetable, jitter=jitter))
+
+    def slightly(self) -> None:
+        """The same schedule but for its jitter, an end or a quiet day far ahead, or every other slot."""
+        random, now = self._random, self._world.now
+
+        def change(old: Written) -> Written:
+            if old.timetable is None:
+                return old
+            grid = old.timetable.grid
+            far = Blackout((now // DAY + 30,), random.choice(["skip", "next", "previous"]))
+            changes: list[dict[str, Any]] = [{"end": random.choice([None, now + 5 * DAY])}, {"blackout": far}]
+            if isinstance(grid, EveryMinutes):
+                changes.append({"grid": EveryMinutes(random.choice([1, 2, 3]))})
+            if random.random() < 0.4:
+                return replace(old, jitter=people.any_jitter(random))
+            return replace(old, timetable=replace(old.timetable, **random.choice(changes)))
+
+        self._edit(change)
 
     def nonsense(self) -> None:
         """What no deploy would have let through."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from secrets import token_hex
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from scheduler.clock import SystemClock
-from scheduler.domain import overlap, planning
+from scheduler.domain import overlap, planning, settling
 from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
@@ -242,6 +243,35 @@ def set_aside_forgets(garden: Garden) -> None:
     garden.plant(TriggerTable, "advance", wrong)
 
 
+def jitter_over_or_lost(garden: Garden) -> None:
+    """A slot that still waits out its jitter is nobody's when its schedule changes."""
+    right = settling.settle
+
+    def wrong(job: Any, following: Any, planned: Any, due_at: Any, now: Micros, *rest: Any, **options: Any) -> Plan:
+        waits = due_at is not None and due_at > now
+        return right(job, following, None if waits else planned, due_at, now, *rest, **options)
+
+    garden.plant(settling, "settle", wrong)
+
+
+def paused_in_its_jitter(garden: Garden) -> None:
+    """A trigger that falls silent has no entry for the slot that waits out its jitter."""
+    right = settling.skip_owed
+    garden.plant(settling, "skip_owed", lambda *rest, **options: right(*rest, **{**options, "due_only": True}))
+
+
+def every_change_drops_what_was_missed(garden: Garden) -> None:
+    """Missed slots count as changed also where the new schedule has them."""
+    right = settling.settle
+    garden.plant(
+        settling,
+        "settle",
+        lambda job, following, *rest, **options: right(
+            job, replace(following, schedule=None, calendars=None), *rest, **options
+        ),
+    )
+
+
 def snooze_owed_afterwards(garden: Garden) -> None:
     """What a trigger slept through is owed when it wakes."""
     garden.plant(jobs, "wakes_at", lambda *_: None)
@@ -444,6 +474,9 @@ OTHERS: Final[tuple[Fault, ...]] = (
     clock_set_back_forgotten,
     set_aside_forgets,
     snooze_owed_afterwards,
+    jitter_over_or_lost,
+    paused_in_its_jitter,
+    every_change_drops_what_was_missed,
     limit_of_each_look,
     no_turns,
     late_runs_in_a_row,

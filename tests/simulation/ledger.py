@@ -6,12 +6,13 @@ two meet when a worker looks. It decides by listing every slot.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.occurrences import jitter_of
 from tests.simulation.grids import Rate, next_slot
-from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, asked_to_skip, caught_up, let_through, refused
+from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, caught_up, let_through, refused
 
 
 @dataclass
@@ -87,33 +88,8 @@ class TriggerModel:
 
     def decide(self, now: Micros, open_runs: int) -> Decision:
         """All due slots get their outcome; one that has an outcome keeps it."""
-        assert self.planned is not None
-        due, manners = self.due_slots(now), self.manners
-        undecided = [slot for slot in due if self._undecided(slot)]
-        # What may not fire whatever the policy says has that for its reason.
-        outcomes = {slot: "calendar" for slot in undecided if self.planned.timetable.quiet(slot)}
-        if self.skip_next in undecided and self.skip_next not in outcomes:
-            outcomes[self.skip_next] = "skip_next"
-        window = max(manners.catchup.window, self.grace)
-        outcomes |= {s: "catchup_window" for s in undecided if s not in outcomes and self.due_at(s) < now - window}
-        if why := refused(manners.overlap, open_runs):
-            outcomes |= {slot: why for slot in undecided if slot not in outcomes}
-        # The policy chooses among the others.
-        able = [slot for slot in undecided if slot not in outcomes]
-        late = [slot for slot in able if self.due_at(slot) < now - self.grace]
-        kept, reason = caught_up(manners.catchup, late, on_time=len(able) > len(late))
-        outcomes |= dict.fromkeys(late, reason) | dict.fromkeys([*kept, *able[len(late) :]], RUN)
-        outcomes = {slot: outcomes[slot] for slot in undecided}
-        gap = (late[0], late[-1]) if manners.catchup.policy == "gap" and late else None
-        outcomes = let_through(outcomes, manners.overlap, open_runs)
-        outcomes = self._until_spent(outcomes)
-        turns = {slot: turn for turn, slot in enumerate(kept, start=1)}
-        fires = [self._fire(slot, turns.get(slot, 0)) for slot in outcomes if outcomes[slot] == RUN]
-        for fire in fires:
-            # The run that is kept instead of the one for the gap speaks for that as well.
-            if gap is not None and (fire.slot == gap[1] or outcomes[gap[1]] == "overlap"):
-                fire.covers = gap
-        self._enter(outcomes)
+        due = self.due_slots(now)
+        fires = self._judge(now, due, self.due_at, set(), open_runs)
         self.last = self.owed_after = due[-1]
         return Decision(fires)
 
@@ -144,7 +120,7 @@ class TriggerModel:
         if wakes is None and not written.live(now):
             if old is None and not self.aside:
                 return Decision()
-            self._settle(now, known, "deleted" if written.deleted else "paused", open_runs)
+            self._silence(now, known, "deleted" if written.deleted else "paused")
             self.planned, self.activated_at, self.aside, self.spent = None, None, "", False
             self._falls_silent(now)
             return Decision(silenced=True)
@@ -167,8 +143,10 @@ class TriggerModel:
             if self.next_slot() is not None or left == 0 or self._next(new, first) is None:
                 return Decision()
         fires = []
-        if old is not None:
-            fires = self._settle(now, known, "paused" if wakes is not None else "schedule_changed", open_runs)
+        if old is not None and wakes is not None:
+            self._silence(now, known, "paused")
+        elif old is not None:
+            fires = self._settle(now, known, new, open_runs)
         if old is None or wakes is not None or since != old.activated_at:
             self._falls_silent(now)
             self.periods.append((since, None))
@@ -210,30 +188,72 @@ class TriggerModel:
 
     # --- details -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, now: Micros, known: bool, reason: str, open_runs: int) -> list[Fire]:
-        """Ends the old plan: what is due is accounted for; a changed schedule still fires what is within the grace."""
-        slot = self.owed_slot()
+    def _silence(self, now: Micros, known: bool, reason: str) -> None:
+        """Ends the old plan of a trigger that is not active any more: whatever began by now is skipped."""
+        began = self._began(now, known)
+        outcomes = {slot: reason for slot in began if self._undecided(slot)}
+        self._enter(outcomes)
+        if outcomes:
+            self.last = began[-1]
+
+    def _settle(self, now: Micros, known: bool, new: Planned, open_runs: int) -> list[Fire]:
+        """Ends the old plan of a schedule that changed. What the new one has too is owed as before.
+
+        What it has not still fires within the grace; a slot that waits out its jitter is not even late.
+        """
+        began = self._began(now, known)
+        if not began:
+            return []
         # One that was set aside has lost its due instant: where nobody knows the old schedule either, its slot counts.
         due_at = self.due_at if known or not self.aside else _itself
-        if slot is None or due_at(slot) > now:
+        shared = set(new.timetable.slots(began[0] - 1, now, self._anchor(new)))
+        lost = {slot for slot in began if slot not in shared or new.timetable.quiet(slot)}
+        changed, before = {slot for slot in lost if due_at(slot) < now - self.grace}, len(self.entries)
+        fires = self._judge(now, began, due_at, changed, open_runs)
+        if len(self.entries) > before:
+            self.last = began[-1]
+        return fires
+
+    def _began(self, now: Micros, known: bool) -> list[Micros]:
+        """What the old plan owes: from the planned slot on up to now, or that one alone where nobody knows more."""
+        slot = self.owed_slot()
+        if slot is None or slot > now or self.planned is None:
             return []
+        return self.planned.timetable.slots(self.owed_after, now, self._anchor(self.planned)) if known else [slot]
+
+    def _judge(
+        self, now: Micros, due: list[Micros], due_at: Callable[[Micros], Micros], changed: set[Micros], open_runs: int
+    ) -> list[Fire]:
+        """The outcome of each of these slots; `changed` are those that no schedule has any more."""
         assert self.planned is not None
-        due = self.due_slots(now) if known else [slot]
-        keeps = reason == "schedule_changed"
-        outcomes = {}
-        for slot in due:
-            if self._undecided(slot):
-                fires = keeps and due_at(slot) >= now - self.grace
-                outcomes[slot] = reason if not fires else "calendar" if self.planned.timetable.quiet(slot) else RUN
-        if outcomes:
-            self.last = due[-1]
-        outcomes = let_through(asked_to_skip(outcomes, self.skip_next), self.manners.overlap, open_runs)
-        left = len(due) if self.written.max_fires is None else max(0, self.written.max_fires - self.fires)
+        manners, undecided = self.manners, [slot for slot in due if self._undecided(slot)]
+        # What may not fire whatever the policy says has that for its reason.
+        outcomes = {slot: "calendar" for slot in undecided if self.planned.timetable.quiet(slot)}
+        outcomes |= {slot: "schedule_changed" for slot in undecided if slot in changed and slot not in outcomes}
+        if self.skip_next in undecided and self.skip_next not in outcomes:
+            outcomes[self.skip_next] = "skip_next"
+        window = max(manners.catchup.window, self.grace)
+        outcomes |= {s: "catchup_window" for s in undecided if s not in outcomes and due_at(s) < now - window}
+        if why := refused(manners.overlap, open_runs):
+            outcomes |= {slot: why for slot in undecided if slot not in outcomes}
+        # The policy chooses among the others.
+        able = [slot for slot in undecided if slot not in outcomes]
+        late = [slot for slot in able if due_at(slot) < now - self.grace]
+        kept, reason = caught_up(manners.catchup, late, on_time=len(able) > len(late))
+        outcomes |= dict.fromkeys(late, reason) | dict.fromkeys([*kept, *able[len(late) :]], RUN)
+        outcomes = {slot: outcomes[slot] for slot in undecided}
+        gap = (late[0], late[-1]) if manners.catchup.policy == "gap" and late else None
+        outcomes = let_through(outcomes, manners.overlap, open_runs)
+        outcomes = self._until_spent(outcomes)
+        turns = {slot: turn for turn, slot in enumerate(kept, start=1)}
         runs = [slot for slot in outcomes if outcomes[slot] == RUN]
-        for slot in runs[left:]:
-            del outcomes[slot]  # After the last that it may have, none is owed.
+        fires = [replace(self._fire(slot, turns.get(slot, 0)), due_at=due_at(slot)) for slot in runs]
+        for fire in fires:
+            # The run that is kept instead of the one for the gap speaks for that as well.
+            if gap is not None and (fire.slot == gap[1] or outcomes[gap[1]] == "overlap"):
+                fire.covers = gap
         self._enter(outcomes)
-        return [replace(self._fire(slot, 0), due_at=due_at(slot)) for slot in runs[:left]]
+        return fires
 
     def _fire(self, slot: Micros, turn: int) -> Fire:
         return Fire(slot, turn, self.due_at(slot), serial=self.manners.overlap != "allow_all")

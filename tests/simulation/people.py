@@ -84,7 +84,7 @@ class People:
         """Somebody changes something."""
         deploys, commands, edits = self.deployers, self._operators, self._editors
         often: list[Callable[[], None]] = [deploys.deploy, edits.schedule, commands.toggle, commands.fire]
-        often += [commands.cancel, commands.retry, commands.snooze, commands.skip_next, edits.manners]
+        often += [commands.cancel, commands.retry, commands.snooze, commands.skip_next, edits.manners, edits.slightly]
         seldom = [commands.delete, edits.active, edits.deleted, edits.max_fires, edits.snooze, edits.version]
         self._world.random.choice([*often, *often, *often, *seldom, edits.nonsense, edits.mend, edits.mend])()
 

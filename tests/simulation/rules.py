@@ -110,8 +110,3 @@ def let_through(outcomes: Mapping[Micros, str], overlap: str, open_runs: int) ->
             return {**outcomes} | dict.fromkeys(runs[BUFFER - open_runs :], "buffer_full")
         case _:
             return {**outcomes} | dict.fromkeys(runs[:-1], "overlap")
-
-
-def asked_to_skip(outcomes: Mapping[Micros, str], skip_next: Micros | None) -> dict[Micros, str]:
-    """The outcomes once the slot that somebody asked to skip is taken out."""
-    return {slot: "skip_next" if slot == skip_next and what == RUN else what for slot, what in outcomes.items()}

@@ -103,7 +103,7 @@ class RunsModel:
     def add(self, run: RunModel) -> None:
         assert run.name not in self.runs, f"{run.name} was made twice"
         if run.spec.deadline is not None:
-            run.deadline_at = run.created_at + run.spec.deadline
+            run.deadline_at = max(run.created_at, run.not_before) + run.spec.deadline
         self.runs[run.name] = run
 
     def open(self) -> list[RunModel]:

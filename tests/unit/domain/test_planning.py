@@ -17,7 +17,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.occurrences import bounded, compile_schedule
 from scheduler.domain.overlap import MAX_BUFFERED
-from scheduler.domain.planning import Fire, Plan, first_plan, plan_fires, settle
+from scheduler.domain.planning import Fire, Plan, first_plan, plan_fires
 from scheduler.domain.trigger import CatchUp
 
 MINUTE = 60 * SECOND
@@ -487,59 +487,6 @@ def test_the_last_of_max_fires_ends_the_schedule() -> None:
     plan = plan_fires(every_minute(max_fires=5), NOON - 4 * MINUTE, NOON, HOUR, fires=3)
     assert [fire.slot for fire in plan.fires] == [NOON - 3 * MINUTE, NOON - 2 * MINUTE]
     assert (plan.skips, plan.position, plan.next_slot, plan.due_at) == ((), NOON, None, None)
-
-
-# --- the end of a plan ----------------------------------------------------------------------------------------------
-
-
-def test_a_changed_schedule_still_fires_what_is_due_within_the_grace() -> None:
-    job = every_minute()
-    planned = NOON - 5 * MINUTE
-    plan = settle(job, planned, planned, planned - MINUTE, NOON + 1, MINUTE, Reason.SCHEDULE_CHANGED)
-    assert plan.fires == (Fire(NOON),)
-    assert plan.skips == (SkippedRange(planned, NOON - MINUTE, 5, Reason.SCHEDULE_CHANGED),)
-    assert plan.position == NOON
-
-
-def test_a_changed_schedule_that_nobody_remembers_settles_the_planned_slot_alone() -> None:
-    within = settle(None, NOON, NOON, NOON - MINUTE, NOON + MINUTE, MINUTE, Reason.SCHEDULE_CHANGED)
-    assert (within.fires, within.skips) == ((Fire(NOON),), ())
-    beyond = settle(None, NOON, NOON, NOON - MINUTE, NOON + MINUTE + 1, MINUTE, Reason.SCHEDULE_CHANGED)
-    assert (beyond.fires, beyond.skips) == ((), (SkippedRange(NOON, NOON, 1, Reason.SCHEDULE_CHANGED),))
-
-
-def test_a_pause_skips_all_that_is_due_in_one_range() -> None:
-    planned = NOON - 5 * MINUTE
-    plan = settle(every_minute(), planned, planned, planned - MINUTE, NOON, 0, Reason.PAUSED)
-    assert (plan.fires, plan.position) == ((), NOON)
-    assert plan.skips == (SkippedRange(planned, NOON, 6, Reason.PAUSED),)
-
-
-@pytest.mark.parametrize("planned", [None, NOON + MINUTE])
-def test_a_plan_without_a_due_slot_settles_nothing(planned: Micros | None) -> None:
-    plan = settle(every_minute(), planned, planned, NOON, NOON + SECOND, MINUTE, Reason.PAUSED)
-    assert plan == Plan((), (), NOON, None, None)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    jobs(quiet_days=False), GRACES, st.sampled_from([Reason.SCHEDULE_CHANGED, Reason.PAUSED, Reason.DELETED]), st.data()
-)
-def test_settling_accounts_for_every_due_slot_once(
-    job: Job, grace: Micros, reason: Reason, data: st.DataObject
-) -> None:
-    now = NOON + data.draw(st.integers(0, 120 * SECOND))
-    position = now - data.draw(outages(job))
-    planned = job.next_after(position)
-    assume(planned is not None)
-    assert planned is not None
-    plan = settle(job, planned, job.due_at(planned), position, now, grace, reason)
-    due = [slot for slot in job.between(position, now) if job.due_at(slot) <= now]
-    on_time = [slot for slot in due if reason is Reason.SCHEDULE_CHANGED and now - job.due_at(slot) <= grace]
-    assert [entry.slot for entry in entries_of(no_policy(job), plan)] == due
-    assert [fire.slot for fire in plan.fires] == on_time
-    assert len(plan.skips) == (len(due) > len(on_time))
-    assert plan.position == (due[-1] if due else position)
 
 
 # --- the fingerprint ------------------------------------------------------------------------------------------------
