@@ -116,7 +116,8 @@ class RunContext:
     attempt: int = 1
     """From 1."""
     deadline: datetime | None = None
-    """The instant, aware and UTC, at which this attempt will be cancelled; None: never."""
+    """The instant, aware and UTC, at which this attempt will be cancelled; None: never. It is an instant of the clock that
+    `now` reads: what is left is `deadline - now()`, however wrong the machine's own clock is."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     hidden_env: frozenset[str] = field(default=frozenset(), repr=False)
     """Names of environment variables that hold secrets: no child process inherits them."""
@@ -138,7 +139,7 @@ class RunContext:
         self._own_http: ClientSession | None = None
 
     def now(self) -> datetime:
-        """The present instant, aware and UTC, by the clock that the worker decides by."""
+        """The present instant, aware and UTC, by the database's clock, which decides for all workers."""
         return self.clock() if self.clock else self.scheduled_at or _STILL
 
     @property

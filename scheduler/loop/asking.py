@@ -15,6 +15,7 @@ from executors.external_job import ExternalJob, Job, JobPhase, JobStatus
 from executors.protocol import Executor
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.wait import Stage, budget_left, outcome_event, pause_after_error
+from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.performing import Performer
 from scheduler.loop.verdicts import Again, Interrupted
@@ -64,7 +65,8 @@ class Asking:
     def _words(self, say: Callable[[], T], otherwise: T) -> T:
         """What an executor says about a job; a fault of its words must not keep a run from ending."""
         try:
-            return say()
+            with contained():
+                return say()
         except Exception as error:
             log.warning("an executor cannot say what happened", error=words(error))
             return otherwise
@@ -82,7 +84,8 @@ class Asking:
             async with timer:
                 if held.attention:
                     timer.reschedule(0)
-                return await work
+                with contained():
+                    return await work
         except TimeoutError as error:
             if held.attention or (timer.expired() and limit < seconds):
                 raise Interrupted from None

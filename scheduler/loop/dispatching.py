@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from scheduler.domain.instants import SECOND
+from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.task import TaskSpec
 from scheduler.loop.beats import Beats
 from scheduler.loop.doorbell import Doorbell
@@ -58,12 +58,15 @@ class Dispatching:
         limits: Mapping[str, int],
         rates: Mapping[str, Rate],
         submitting: Callable[[], Submitting],
+        heard: Callable[[Micros], None],
     ) -> None:
         self._transactions = transactions
         self._beats = beats
         self._performer = performer
         self._finishing = finishing
         self._submitting = submitting
+        # Told of the instant at which the database gave runs out: what they have left is reckoned from it.
+        self._heard = heard
         self._places = Places(
             places,
             performer.executors,
@@ -182,7 +185,7 @@ class Dispatching:
             self._late_left = self._late_per_pass
         reserved = self._reserved(free)
         room, late_limit = self._places.room(), min(self._late_left, free)
-        on_time, late, self._turns_after, missed = await self._transactions.run(
+        on_time, late, self._turns_after, missed, now = await self._transactions.run(
             take_runs,
             self.incarnation,
             room,
@@ -190,6 +193,7 @@ class Dispatching:
             late=late_limit,
             after=self._turns_after,
         )
+        self._heard(now)
         await self._start_all(on_time + late)
         self._turns_missed = self._turns_missed or missed
         self._backlog = len(on_time) >= free - reserved
@@ -208,6 +212,7 @@ class Dispatching:
         """Starts what a fire transaction took, and rings for what it left queued."""
         if fired.taken:
             self._on_time_streak += len(fired.taken)
+            self._heard(fired.taken[0].started_at)
             await self._start_all(fired.taken, fired.triggers)
         if len(fired.taken) < len(fired.runs):
             self._late_waiting = self._late_waiting or any(run.priority for run in fired.runs)

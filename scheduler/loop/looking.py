@@ -14,6 +14,7 @@ from scheduler.domain.instants import SECOND, from_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
 from scheduler.loop.asking import job_of, known_job, links_of, links_told, seen_text, state_of, words
+from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.resolving import Resolving
 from scheduler.loop.verdicts import Again, Given, Interrupted, Over, Verdict
@@ -127,7 +128,8 @@ class Looker(Resolving):
         answers: Sequence[JobStatus | Exception] = []
         try:
             async with asyncio.timeout(executor.call_timeout.total_seconds()):
-                answers = await executor.status_many([(run, job) for _, run, job in asked])
+                with contained():
+                    answers = await executor.status_many([(run, job) for _, run, job in asked])
         except Exception as error:
             answers = [error] * len(asked)
         for (held, run, job), answer in zip(asked, answers, strict=True):
@@ -178,7 +180,8 @@ class Looker(Resolving):
             return None
         try:
             async with asyncio.timeout(_LOGS_SECONDS):
-                text = await executor.logs(run, job)
+                with contained():
+                    text = await executor.logs(run, job)
         except Exception as error:
             return f"(the job's log cannot be had: {words(error)})"
         run.output.write(text.encode("utf-8", "replace") if text else b"")

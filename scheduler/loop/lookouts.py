@@ -15,6 +15,7 @@ from executors.protocol import Executor
 from scheduler.domain.instants import SECOND
 from scheduler.domain.wait import Stage, WaitKind
 from scheduler.loop.agenda import Agenda
+from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait, Place
 from scheduler.loop.looking import Looker
 from scheduler.loop.verdicts import Again, Verdict
@@ -163,10 +164,11 @@ class Lookouts:
             held.place = Place.LOOK
         verdicts: Sequence[Verdict]
         try:
-            if len(waits) == 1:
-                verdicts = [await self._looker.look(waits[0])]
-            else:
-                verdicts = await self._looker.look_many(waits)
+            with contained():
+                if len(waits) == 1:
+                    verdicts = [await self._looker.look(waits[0])]
+                else:
+                    verdicts = await self._looker.look_many(waits)
         except Exception:
             log.error("waits could not be looked at", runs=[held.name for held in waits], exc_info=True)
             verdicts = [Again(max(held.interval, SECOND)) for held in waits]

@@ -22,9 +22,9 @@ from executors.protocol import (
     as_failure,
     as_outcome,
 )
-from scheduler.clock import Clock
 from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
+from scheduler.loop.containing import contained
 from scheduler.services.defer import deferral_of, ends_at
 from scheduler.services.finish import Ended
 from scheduler.services.resume import printed_before, resumed_of, timed_out
@@ -37,12 +37,12 @@ _CONFIGS_KEPT: Final = 1000
 
 
 class Performer:
-    """Performs attempts with this worker's executors."""
+    """Performs attempts with this worker's executors. `now` is the database's instant."""
 
     def __init__(
         self,
         executors: Mapping[str, Executor],
-        clock: Clock,
+        now: Callable[[], Micros],
         prepare: Prepare,
         *,
         http_session: Callable[[], Any] | None = None,
@@ -50,7 +50,7 @@ class Performer:
         hidden_env: frozenset[str] = frozenset(),
     ) -> None:
         self.executors = executors
-        self._clock = clock
+        self._database_now = now
         self._prepare = prepare
         self._http_session = http_session
         self._secrets = secrets or {}
@@ -71,19 +71,19 @@ class Performer:
         """
         context: RunContext | None = None
         try:
-            context = self.context(execution, resumed_of(execution), printed_before(execution))
-            limit = self._seconds_left(execution)
-            if limit is None:
-                outcome = await self.executors[execution.run.executor].execute(context)
-                ended = _ended(execution, as_outcome(outcome), context)
-            else:
-                ended = await self._ended_within(limit, execution, context)
+            with contained():
+                context = self.context(execution, resumed_of(execution), printed_before(execution))
+                left = self._time_left(execution)
+                if left is None:
+                    outcome = await self.executors[execution.run.executor].execute(context)
+                    ended = _ended(execution, as_outcome(outcome), context)
+                else:
+                    ended = await self._ended_within(left, execution, context)
         except asyncio.CancelledError:
             why = cancelled()
             if why is None:
                 raise
-            output = (context.output.text() or None) if context is not None else None
-            ended = Ended(execution, Phase.ABORTED, error=why, output=output, retryable=False, known=False)
+            ended = Ended(execution, Phase.ABORTED, error=why, output=_printed(context), retryable=False, known=False)
         except Exception as error:
             ended = _ended(execution, as_failure(error), context)
         report(ended)
@@ -93,33 +93,32 @@ class Performer:
             await asyncio.wait([context.still_running])
             self.abandoned -= 1
 
-    async def _ended_within(self, limit: float, execution: Execution, context: RunContext) -> Ended:
-        executor = self.executors[execution.run.executor]
+    async def _ended_within(self, left: Micros, execution: Execution, context: RunContext) -> Ended:
+        executor, began = self.executors[execution.run.executor], self._database_now()
         try:
-            async with asyncio.timeout(limit) as timer:
+            async with asyncio.timeout(left / SECOND) as timer:
                 outcome = as_outcome(await executor.execute(context))
         except TimeoutError:
             if not timer.expired():
                 raise
-            return self._timed_out(execution, context)
+            # By the instant at which the time was over, whatever has become of any clock since.
+            error, retryable = timed_out(execution, began + left)
+            output = _printed(context)
+            return Ended(execution, Phase.TIMED_OUT, error=error, output=output, retryable=retryable, known=False)
         return _ended(execution, outcome, context)
 
-    def _timed_out(self, execution: Execution, context: RunContext) -> Ended:
-        error, retryable = timed_out(execution, self._clock.now())
-        output = context.output.text() or None
-        return Ended(execution, Phase.TIMED_OUT, error=error, output=output, retryable=retryable, known=False)
-
-    def _seconds_left(self, execution: Execution) -> float | None:
+    def _time_left(self, execution: Execution) -> Micros | None:
+        """How long the attempt may go on. From here on it is measured by steady time: no clock has a say in it."""
         if execution.run.state is not None:
             # It goes on after it waited: what its attempt had before counts.
             ends = ends_at(execution)
-            return None if ends is None else max(0, ends - self._clock.now()) / SECOND
+            return None if ends is None else max(0, ends - self._database_now())
         limits: list[Micros] = []
         if execution.timeout is not None:
             limits.append(to_micros(execution.timeout))
         if execution.run.deadline_at is not None:
-            limits.append(max(0, execution.run.deadline_at - self._clock.now()))
-        return min(limits) / SECOND if limits else None
+            limits.append(max(0, execution.run.deadline_at - self._database_now()))
+        return min(limits, default=None)
 
     def context(self, execution: Execution, resumed: Resumed | None = None, printed: str | None = None) -> RunContext:
         """What an executor is told of the run; raises what is wrong with the task's config.
@@ -174,7 +173,7 @@ class Performer:
         return config
 
     def _now(self) -> datetime:
-        return to_datetime(self._clock.now())
+        return to_datetime(self._database_now())
 
 
 class RunLog:
@@ -196,7 +195,7 @@ _slot: Final = lru_cache(maxsize=1024)(to_datetime)
 
 
 def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -> Ended:
-    output = (context.output.text() or None) if context is not None else None
+    output = _printed(context)
     match outcome:
         case Succeeded():
             return Ended(execution, Phase.SUCCEEDED, outputs=outcome.outputs or {}, output=output)
@@ -212,6 +211,14 @@ def _ended(execution: Execution, outcome: Outcome, context: RunContext | None) -
             )
         case Deferred():
             return Ended(execution, Phase.DEFERRED, deferral=deferral_of(execution, outcome, output))
+
+
+def _printed(context: RunContext | None) -> str | None:
+    """What the attempt has printed; None for nothing, and where its code has put something else in the place of it."""
+    try:
+        return (context.output.text() or None) if context is not None else None
+    except Exception:
+        return None
 
 
 def _fills_in(config: Any) -> bool:

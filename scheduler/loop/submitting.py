@@ -19,6 +19,7 @@ from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
 from scheduler.loop.asking import words
 from scheduler.loop.batching import Batching
+from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait, job_id_of, job_text
 from scheduler.loop.performing import Performer
 from scheduler.loop.transactions import Transactions
@@ -108,8 +109,9 @@ class Submitting:
         executor = self._performer.executors[execution.run.executor]
         assert isinstance(executor, ExternalJob)
         try:
-            run = self._performer.context(execution)
-            deferral = job_deferral(execution, executor, run)
+            with contained():
+                run = self._performer.context(execution)
+                deferral = job_deferral(execution, executor, run)
         except Exception as error:
             failure = as_failure(error)
             event = self._waiting.looker.event_of(executor, None, "error", failure.error)
@@ -159,7 +161,8 @@ class Submitting:
     async def _create(self, executor: ExternalJob, run: RunContext, held: HeldWait) -> None:
         looker = self._waiting.looker
         try:
-            job = await executor.create(run)
+            with contained():
+                job = await executor.create(run)
         except Exception as error:
             verdict = looker.not_created(held, executor, run, error)
             if isinstance(verdict, Again):
@@ -194,7 +197,8 @@ class Submitting:
         said = f"the job's metadata cannot be stored: {words(error)}"
         try:
             async with asyncio.timeout(executor.call_timeout.total_seconds()):
-                await executor.delete(run, job)
+                with contained():
+                    await executor.delete(run, job)
         except Exception as failure:
             said += f"; it may be running, for it could not be ended: {words(failure)}"
         self._waiting.settle(held, Over(self._waiting.looker.failed_to_submit(held, said, retryable=False)))

@@ -17,6 +17,7 @@ from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.task import TaskSpec
 from scheduler.domain.wait import Stage, WaitKind, pause_after_takeover
 from scheduler.errors import StoreUnavailable
+from scheduler.loop.containing import contained
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.held_wait import HeldWait, Place
@@ -38,6 +39,8 @@ log = structlog.get_logger("scheduler.waiting")
 _CLAIM: Final = 500
 # Clocks that are apart by less are one clock.
 _DRIFT: Final[Micros] = SECOND // 2
+# An answer that took no longer than this says nothing new about the time.
+_PASSING: Final[Micros] = SECOND
 
 
 class Waiting:
@@ -113,6 +116,11 @@ class Waiting:
             if held.place is Place.AGENDA and held.ends_at is not None:
                 self._arm(held, held.due)
 
+    def overheard(self, now: Micros) -> None:
+        """The database said what time it is in passing, with an answer that may have been long under way."""
+        if self._anchor is None or abs(now - self.now()) > _PASSING:
+            self.heard(now)
+
     async def ask_time(self) -> None:
         """Asks the database what time it is."""
         self.heard(await self._transactions.run(_now))
@@ -148,7 +156,8 @@ class Waiting:
         self.storing.drop(held)
         self.lookouts.drop(held)
         try:
-            self._performer.executors[held.execution.run.executor].forget(held.name, over=over)
+            with contained():
+                self._performer.executors[held.execution.run.executor].forget(held.name, over=over)
         except Exception:
             # What an executor keeps for itself must not keep a run from ending.
             log.warning("an executor cannot forget a wait", run=held.name, exc_info=True)

@@ -21,6 +21,7 @@ from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
+from scheduler.loop.containing import tasks_contained
 from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
@@ -113,7 +114,13 @@ class Worker:
         self.transactions = Transactions(store)
         self.beats = Beats()
         self.performer = Performer(
-            executors, self._clock, prepare, http_session=http_session, secrets=secrets, hidden_env=hidden_env
+            executors,
+            # A worker's own clock may be wrong; what runs have left is told in the database's time.
+            store.clock.now if store.clock is not None else lambda: self.deferring.waiting.now(),
+            prepare,
+            http_session=http_session,
+            secrets=secrets,
+            hidden_env=hidden_env,
         )
         self.finishing = Finishing(self.transactions, options.planning, worker=self._name)
         # A second batch is on its way beside the first only where there are places for both: else it would queue its runs.
@@ -129,6 +136,7 @@ class Worker:
             limits=limits or {},
             rates=rates or {},
             submitting=lambda: self.deferring.submitting,
+            heard=lambda now: self.deferring.waiting.overheard(now),
         )
         self.deferring = Deferring(
             self.transactions,
@@ -188,12 +196,13 @@ class Worker:
 
         Raises `SchemaMismatch` where the database is not this code's, and whatever a loop died of.
         """
-        try:
-            await self._until_stopped(self._start())
-            if not self._stopping.is_set():
-                await self._work()
-        finally:
-            await self._leave()
+        with tasks_contained(asyncio.get_running_loop()):
+            try:
+                await self._until_stopped(self._start())
+                if not self._stopping.is_set():
+                    await self._work()
+            finally:
+                await self._leave()
 
     def stop(self) -> None:
         """The first call drains: nothing new, running work may end within the grace. A second one stops at once."""
@@ -287,9 +296,11 @@ class Worker:
             await self.finishing.flush()
             await self.deferring.leave()
             if self.heartbeat.incarnation:
-                count = await self.dispatching.hand_back_all()
-                if count:
-                    log.info("handed back what had not finished", runs=count)
+                if self._stopping.is_set():
+                    count = await self.dispatching.hand_back_all()
+                    if count:
+                        log.info("handed back what had not finished", runs=count)
+                # A worker that dies of an error may die of one of its runs: whoever finds them counts that they were lost.
                 await self.transactions.run(_retire, self.heartbeat.incarnation)
         for executor in self._executors.values():
             await executor.close()

@@ -49,13 +49,14 @@ class Execution(NamedTuple):
 class Taken(NamedTuple):
     """Runs that are this worker's now. `after` is the task behind which the next look at gated runs goes on.
 
-    `missed`: somebody else held some of the tasks, so that their runs were not looked at.
+    `missed`: somebody else held some of the tasks, so that their runs were not looked at. `now`: the database's instant.
     """
 
     on_time: list[TakenRun]
     late: list[TakenRun]
     after: int = 0
     missed: bool = False
+    now: Micros = 0
 
 
 def take_runs(
@@ -68,7 +69,7 @@ def take_runs(
     """
     dead, now = tx.workers.is_dead_now(owner)
     if dead:
-        return Taken([], [])
+        return Taken([], [], now=now)
     left = dict(room)
     taken: dict[bool, list[TakenRun]] = {False: [], True: []}
 
@@ -88,7 +89,7 @@ def take_runs(
             gated, turns = tx.runs.take_gated(owner, left, late=is_late, limit=rest, now=now, after=turns.after)
             note(gated, is_late)
         following, missed = max(following, turns.after), missed or turns.missed
-    return Taken(taken[False], taken[True], following, missed)
+    return Taken(taken[False], taken[True], following, missed, now)
 
 
 def describe_runs(

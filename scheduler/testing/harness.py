@@ -73,7 +73,7 @@ class Harness:
         self._store = self._app.open_store()
         self._app.prepare(self._store)
         self._sessions = HttpSessions()
-        self._performer = Performer(named, self.clock, prepare_config, http_session=self._sessions.get)
+        self._performer = Performer(named, self.clock.now, prepare_config, http_session=self._sessions.get)
         self._runner = asyncio.Runner()
         self._incarnations = 0
         self._crashing = False

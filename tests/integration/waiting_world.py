@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from executors.protocol import Executor
 from scheduler.app import App, HttpSessions
 from scheduler.client import Client
+from scheduler.clock import Clock
 from scheduler.domain.task import TaskDefinition, TaskSpec
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.loop.worker import Worker
@@ -33,10 +34,17 @@ class WaitingWorld:
     """One database and one worker that can be stopped and started again."""
 
     def __init__(
-        self, url: str, executors: Mapping[str, Executor], *, settled_after: float = 0.3, **worker: Any
+        self,
+        url: str,
+        executors: Mapping[str, Executor],
+        *,
+        settled_after: float = 0.3,
+        clock: Clock | None = None,
+        **worker: Any,
     ) -> None:
+        """`clock` is the worker's own: the database has one of its own."""
         options = {"lease": "2s", "resync_interval": "1s", "shutdown_grace": "5s", **worker}
-        self._app = App(Settings(database={"url": url}, worker=options, tasks=()), executors=executors)
+        self._app = App(Settings(database={"url": url}, worker=options, tasks=()), executors=executors, clock=clock)
         self._executors = executors
         self._settled_after = int(settled_after * 1_000_000)
         self.url = url
@@ -77,6 +85,16 @@ class WaitingWorld:
             assert not self._thread.is_alive(), "the worker does not end"
             self._thread = None
         assert not self._died, self._died
+
+    def wait_for_death(self, kind: type[BaseException]) -> None:
+        """Waits until the worker has died of such an error, as it should."""
+        assert self._thread is not None
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the worker does not die"
+        self._thread = None
+        (error,) = self._died
+        assert isinstance(error, kind), error
+        self._died.clear()
 
     def call(self, work: Callable[[], T]) -> T:
         """Does something on the worker's loop."""

@@ -1,0 +1,151 @@
+"""A real worker and runs that could end it: their code, their clocks, what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from executors import Deferred, Executor, Outcome, Poll, RunContext, Succeeded, Until
+from executors.external_job import ExternalJob, Job, JobStatus
+from scheduler.domain.instants import to_datetime
+from scheduler.domain.retry import RetryPolicy
+from tests.integration.waiting_world import WaitingWorld
+
+
+class Skewed:
+    """This machine's clock, wrong by so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def now(self) -> int:
+        """The present instant as this machine has it, in epoch microseconds."""
+        return time.time_ns() // 1_000 + int(self._seconds * 1_000_000)
+
+
+class Does(Executor):
+    """Does what the task's config names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, Any] = {}
+
+    async def execute(self, run: RunContext) -> Outcome:
+        """Ends, waits or tells the time."""
+        what = run.config["do"]
+        if what == "exit":
+            sys.exit(2)
+        if what == "interrupt":
+            raise KeyboardInterrupt
+        if what == "cancel":
+            raise asyncio.CancelledError
+        if what == "exit in a task":
+            await asyncio.gather(self._exits(), self._exits())
+        if what == "leave a task that exits":
+            self.seen["task"] = asyncio.ensure_future(self._exits())
+            await asyncio.sleep(0.01)
+        if what == "poll" and run.resumed is None:
+            return Deferred(Poll(timedelta(milliseconds=20), timedelta(milliseconds=1)))
+        if what == "wait":
+            if run.resumed is None:
+                return Deferred(Until(run.now() + timedelta(milliseconds=50)))
+            await asyncio.sleep(60)
+        if what == "sleep":
+            await asyncio.sleep(60)
+        self.seen["left"] = None if run.deadline is None else (run.deadline - run.now()).total_seconds()
+        return Succeeded()
+
+    async def poll(self, run: RunContext) -> Outcome:
+        """Ends."""
+        raise SystemExit("no more")
+
+    async def _exits(self) -> None:
+        sys.exit(3)
+
+
+class Service(ExternalJob):
+    """A service whose calls end what calls them."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    async def create(self, run: RunContext) -> Job:
+        """Submits nothing."""
+        if self.at == "create":
+            sys.exit("create")
+        return Job({"n": 1}, run.run_name)
+
+    async def status(self, run: RunContext, job: Job) -> JobStatus:
+        """Always exits."""
+        sys.exit("status")
+
+    async def delete(self, run: RunContext, job: Job) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.heavy
+def test_no_code_of_a_run_ends_the_worker_or_another_run(database_url: str) -> None:
+    executors = {"does": Does(), "create": Service("create"), "status": Service("status")}
+    with WaitingWorld(database_url, executors) as world:
+        incarnation = world.call(lambda: world.worker.heartbeat.incarnation)
+        names = {}
+        for what in ("exit", "interrupt", "cancel", "exit in a task", "leave a task that exits", "poll"):
+            names[what] = world.fire(what.replace(" ", "-"), "does", {"do": what})
+        jobs = {"poll_interval": "20ms", "error_budget": "1ms"}
+        for where in ("create", "status"):
+            names[where] = world.fire(where, where, jobs, on_unknown="fail", cancel_give_up=timedelta(milliseconds=1))
+        ended = {what: world.until_phase(name, "FAILED", "SUCCEEDED") for what, name in names.items()}
+        assert ended.pop("leave a task that exits")["phase"] == "SUCCEEDED"
+        for what, run in ended.items():
+            assert (run["phase"], run["lost"]) == ("FAILED", 0), what
+            assert "its code raised" in run["error"], what
+        name = world.fire("fine", "does", {"do": "nothing"})
+        assert world.until_phase(name, "SUCCEEDED", "FAILED")["lost"] == 0
+        assert world.call(lambda: world.worker.heartbeat.incarnation) == incarnation
+
+
+@pytest.mark.heavy
+@pytest.mark.postgres
+@pytest.mark.parametrize("wrong", [600, -600])
+def test_what_a_run_has_left_is_told_by_the_databases_clock_and_passes_in_steady_time(
+    postgres_url: str, wrong: float
+) -> None:
+    executor = Does()
+    with WaitingWorld(postgres_url, {"does": executor}, clock=Skewed(wrong)) as world:
+        fine = world.fire("fine", "does", {"do": "nothing"}, deadline=timedelta(minutes=5))
+        assert world.until_phase(fine, "SUCCEEDED", "TIMED_OUT")["phase"] == "SUCCEEDED"
+        assert 290 < executor.seen["left"] <= 300
+        for what, limits, said in (
+            ("sleep", {"deadline": timedelta(seconds=1)}, "deadline of 1 s was over"),
+            ("sleep", {"timeout": timedelta(seconds=1)}, "timeout of 1 s was over"),
+            ("wait", {"deadline": timedelta(seconds=1)}, "deadline of 1 s was over"),
+            ("wait", {"timeout": timedelta(seconds=1)}, "timeout of 1 s was over"),
+        ):
+            name = world.fire(f"{what}-{'-'.join(limits)}", "does", {"do": what}, **limits)
+            run = world.until_phase(name, "TIMED_OUT")
+            assert run["error"] == said
+            assert 1_000_000 <= run["finished_at"] - run["created_at"] < 4_000_000
+
+
+@pytest.mark.heavy
+def test_a_worker_that_dies_of_an_error_has_lost_its_runs(database_url: str) -> None:
+    with WaitingWorld(database_url, {"does": Does()}) as world:
+        name = world.fire("sleeps", "does", {"do": "sleep"})
+        world.until_phase(name, "RUNNING")
+
+        def dies() -> None:
+            raise MemoryError("no more")
+
+        world.call(lambda: setattr(world.worker.finishing, "flush", dies))
+        world.call(world.worker.finishing.bell.ring)
+        world.wait_for_death(MemoryError)
+        # No lease is waited for: it has said that it is gone.
+        world.start()
+        run = world.until(lambda: (run := world.run(name))["lost"] and run, "it is lost")
+        assert (run["attempts"][0]["phase"], run["attempts"][0]["error"]) == ("LOST", "lost its worker")
