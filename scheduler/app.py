@@ -77,7 +77,12 @@ class App:
     def open_store(self) -> Store:
         """The store of the settings' database; nothing is connected to yet."""
         database = self.settings.database
-        return Store.open(database.url, clock=self._clock, pool_size=database.pool_size)
+        return Store.open(
+            database.url,
+            clock=self._clock,
+            pool_size=database.pool_size,
+            command_timeout=database.command_timeout.total_seconds(),
+        )
 
     def client(self) -> Client:
         """A client for a database that is there: whoever looks or acts never makes one. Raises `StoreError`."""
@@ -290,7 +295,7 @@ class App:
         finally:
             await sessions.close()
             store.close()
-        if worker.performer.abandoned or worker.dispatching.running:
+        if worker.performer.abandoned or worker.dispatching.running or worker.transactions.hanging:
             # Threads cannot be stopped; waiting for them would keep the process from ever ending.
             log.warning("leaving by force: code that was asked to end is still running")
             sys.stderr.flush()

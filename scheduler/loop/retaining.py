@@ -97,5 +97,5 @@ class Retaining:
 
 
 def _orphan_specs(store: Store) -> Orphans:
-    with store.read() as tx:
+    with store.read() as tx, tx.dialect.long_statements(tx.connection):
         return find_orphan_specs(tx, _SPECS_BATCH)

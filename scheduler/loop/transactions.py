@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -24,6 +24,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 log = structlog.get_logger("scheduler.database")
 
+_CHORES = 2
+_BREAK_SECONDS = 1.0
+
 
 class Transactions:
     """Runs services in transactions of one store, off the event loop."""
@@ -35,6 +38,9 @@ class Transactions:
         self.abreast = 1 if one_writer else 2
         """How many large transactions are worth having under way at once."""
         self._threads = ThreadPoolExecutor(1 if one_writer else self.abreast + 2, thread_name_prefix="database")
+        # Chores have threads of their own, so that no transaction waits for one.
+        self._aside = ThreadPoolExecutor(_CHORES, thread_name_prefix="database chore")
+        self._under_way: set[Future[Any]] = set()
         self._giving_up = _Flag()
         self.degraded_since: float | None = None
         self.answered_at: float | None = None
@@ -89,12 +95,12 @@ class Transactions:
 
     async def aside(self, work: Callable[[Store], T]) -> T:
         """What `work` returns, in a thread of its own: for reads and chores so long that no transaction shall wait for them."""
-        return await asyncio.to_thread(work, self._store)
+        return await self._called(self._aside, lambda: work(self._store))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
-            answer = await loop.run_in_executor(self._threads, work)
+            answer = await self._called(self._threads, work)
         except StoreUnavailable:
             self._failed_at = loop.time()
             raise
@@ -102,13 +108,35 @@ class Transactions:
         self._recovered(self.answered_at)
         return answer
 
+    async def _called(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        future = threads.submit(work)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return await asyncio.wrap_future(future)
+
+    @property
+    def silent_for(self) -> float:
+        """For how many seconds the database has not answered although it is being asked."""
+        if not self._under_way or self.answered_at is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self.answered_at
+
+    @property
+    def hanging(self) -> bool:
+        """Whether a thread is still in the database, although it was closed: the process must not wait for it."""
+        return bool(self._under_way)
+
     def give_up(self) -> None:
         """From now on a database that is away is not waited for."""
         self._giving_up.set()
 
-    def close(self) -> None:
-        """Waits for transactions under way and ends the threads."""
-        self._threads.shutdown(wait=True)
+    def close(self, patience: float = 2.0) -> None:
+        """Ends the threads. What is under way has so many seconds to end, then PostgreSQL is not waited for any longer."""
+        for threads in (self._threads, self._aside):
+            threads.shutdown(wait=False, cancel_futures=True)
+        if wait(set(self._under_way), timeout=patience).not_done:
+            with self._store.given_up():
+                wait(set(self._under_way), timeout=_BREAK_SECONDS)
 
     def _degraded(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from secrets import token_hex
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -52,6 +53,10 @@ _LEFT_WHEN_DRAINING = {
 }
 # While the database is away, nothing that is being taken comes to an end.
 _SETTLED_SECONDS = 5.0
+_LET_GO_SECONDS = 6.0
+# For recording and handing back at the end: what is left of the grace, within these bounds.
+_GOODBYE_SECONDS = 10.0
+_LEAST_GOODBYE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,7 @@ class Worker:
         self._intents_bell = Doorbell()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._stopped_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._walk: asyncio.Task[None] | None = None
 
@@ -208,6 +214,8 @@ class Worker:
         """The first call drains: nothing new, running work may end within the grace. A second one stops at once."""
         if self._stopping.is_set():
             self._hurry.set()
+        else:
+            self._stopped_at = monotonic()
         self._stopping.set()
 
     async def _start(self) -> None:
@@ -229,7 +237,9 @@ class Worker:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        listener = Listener(self._store, partial(_call_soon, loop, self._noticed))
+        listener = Listener(
+            self._store, partial(_call_soon, loop, self._noticed), partial(_call_soon, loop, self._unheard)
+        )
         third = self._lease / 3_000_000
         self.beats.every("sync", seconds(self._options.resync_interval), self._noticed)
         self.beats.every("recover", third, self.recovering.bell.ring)
@@ -264,20 +274,27 @@ class Worker:
             await asyncio.to_thread(listener.stop)
 
     async def _drain(self) -> None:
-        grace = seconds(self._options.shutdown_grace)
         if self.dispatching.running:
-            log.info("draining", running=self.dispatching.running, grace_seconds=grace)
+            log.info("draining", running=self.dispatching.running, grace_seconds=seconds(self._options.shutdown_grace))
         self.dispatching.close()
         if self._walk is not None:
             self._walk.cancel()
         # What is being taken right now comes to its start first, or nobody would know of it here.
-        await self._first(self.dispatching.settle(), asyncio.sleep(_SETTLED_SECONDS), self._hurry.wait())
+        settled = min(_SETTLED_SECONDS, max(1.0, self._grace_left))
+        await self._first(self.dispatching.settle(), asyncio.sleep(settled), self._hurry.wait())
         for task in self._tasks:
             # The heartbeat goes on while work is still held; finishing goes on until all is recorded.
             if task.get_name() in _LEFT_WHEN_DRAINING:
                 task.cancel()
-        await self.deferring.let_go()
-        await self._first(self.dispatching.wait_until_idle(grace), self._hurry.wait())
+        let_go = min(_LET_GO_SECONDS, max(1.0, self._grace_left))
+        await self._first(self.deferring.let_go(), asyncio.sleep(let_go), self._hurry.wait())
+        await self._first(self.dispatching.wait_until_idle(self._grace_left), self._hurry.wait())
+
+    @property
+    def _grace_left(self) -> float:
+        """Seconds of the grace that are left since the worker was told to stop."""
+        since = monotonic() - self._stopped_at if self._stopped_at is not None else 0.0
+        return max(0.0, seconds(self._options.shutdown_grace) - since)
 
     async def _leave(self) -> None:
         """Whatever happened: code still running is ended, its runs are handed back, and the lease is given up."""
@@ -285,13 +302,38 @@ class Worker:
         self.beats.stop()
         await self.dispatching.stop_executions()
         self.transactions.give_up()
+        handing_back = asyncio.create_task(self._hand_back())
+        least = _LEAST_GOODBYE_SECONDS if self.transactions.silent_for < _LEAST_GOODBYE_SECONDS else 1.0
+        within = max(least, min(_GOODBYE_SECONDS, self._grace_left))
+        try:
+            _, left = await asyncio.wait([handing_back], timeout=within)
+            if left:
+                # Once the lease is over, others take over what could not be recorded.
+                log.warning("the database does not answer: leaving without handing back", waited_seconds=within)
+        finally:
+            handing_back.cancel()
+        results = await self._end_loops()
+        for executor in self._executors.values():
+            await executor.close()
+        await asyncio.to_thread(self.transactions.close, *([0.0] if left else []))
+        await asyncio.wait([handing_back])
+        if not handing_back.cancelled():
+            handing_back.result()
+        died = [error for error in results if isinstance(error, Exception)]
+        log.info("stopped", worker=self._name, **({"error": repr(died[0])} if died else {}))
+
+    async def _end_loops(self) -> list[BaseException | None]:
+        loops = [*self._tasks, *([self._walk] if self._walk is not None else [])]
+        for loop in loops:
+            loop.cancel()
+        return await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _hand_back(self) -> None:
+        """Records what has ended, hands back what has not, and gives up the lease; nothing of it while the database is away."""
         with contextlib.suppress(Exception):  # What it fails on is met again below.
             # Waits for what its loop is writing: were that cut off, nobody would know what became of it.
             await self.finishing.flush()
-        for task in self._tasks:
-            task.cancel()
-        walk = [self._walk] if self._walk is not None else []
-        results = await asyncio.gather(*self._tasks, *walk, return_exceptions=True)
+        await self._end_loops()
         with contextlib.suppress(StoreUnavailable):
             await self.finishing.flush()
             await self.deferring.leave()
@@ -302,11 +344,6 @@ class Worker:
                         log.info("handed back what had not finished", runs=count)
                 # A worker that dies of an error may die of one of its runs: whoever finds them counts that they were lost.
                 await self.transactions.run(_retire, self.heartbeat.incarnation)
-        for executor in self._executors.values():
-            await executor.close()
-        await asyncio.to_thread(self.transactions.close)
-        died = [error for error in results if isinstance(error, Exception)]
-        log.info("stopped", worker=self._name, **({"error": repr(died[0])} if died else {}))
 
     # --- beats -------------------------------------------------------------------------------------------------------
 
@@ -345,6 +382,10 @@ class Worker:
         self._intents_bell.ring()
         self.recovering.queued_bell.ring()
         self.deferring.look_around()
+
+    def _unheard(self) -> None:
+        resync = seconds(self._options.resync_interval)
+        log.warning("nobody can listen through this pooler: changes are found by the sync beat", resync_seconds=resync)
 
     async def _answer(self, bell: Doorbell, work: Callable[[], Awaitable[None]]) -> None:
         while True:

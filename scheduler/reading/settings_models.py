@@ -67,6 +67,12 @@ class Database(Section):
     url: str = Field(default="sqlite:///scheduler.db", repr=False)
     auto_upgrade: bool | None = None
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 5
+    command_timeout: Duration = timedelta(seconds=30)
+
+    @field_validator("command_timeout")
+    @classmethod
+    def _long_enough(cls, value: timedelta) -> timedelta:
+        return _within(value, timedelta(seconds=1), timedelta(hours=1))
 
     @field_validator("url")
     @classmethod

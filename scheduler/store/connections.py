@@ -1,19 +1,28 @@
 """The one way to connect to PostgreSQL: for transactions, for listening, for upgrades and for the command line alike.
 
 What a database URL says wins over what is set here, option by option; so do libpq's environment variables.
+
+TCP's own signs of life see that a server is gone, not that a proxy in between goes on without passing anything on. So no
+answer is waited for without a bound, and a wait can be ended from outside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any, Final
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from scheduler.errors import StoreError
+
+T = TypeVar("T")
 
 APPLICATION: Final = "trigger-scheduler"
 _CONNECT_SECONDS: Final = 5
@@ -32,6 +41,8 @@ _SETTINGS: Final = {
     # server then reads through all of a table of some ten thousand, which takes half as long again.
     "random_page_cost": "1.1",
 }
+_CANCEL_SECONDS: Final = 2.0
+_LONG_SECONDS: Final = 3600.0
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # The server's process, and which settings came with the connection: in the URL, a service file or the environment.
 _GREETING: Final = """
@@ -42,9 +53,54 @@ SELECT pg_backend_pid(), ARRAY(SELECT lower(name) FROM pg_settings WHERE source 
 class PostgresConnection(psycopg.Connection[Any]):
     """A connection in autocommit mode, made ready for transactions that `begin` starts."""
 
+    answer_within: float | None = None
+    """How many seconds the server may take for one statement; after that the connection is closed."""
+    given_up: threading.Event | None = None
+    """Once it is set nothing is waited for any more."""
+    process: int = 0
+    """The server's process that answered the greeting."""
     pooled: bool = False
     """Whether a pooler stands between, which may give each transaction another session of the server."""
     _begin: str = _BEGIN
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """As psycopg's, within `answer_within` and until `given_up`: then `psycopg.OperationalError`."""
+        # Whoever says how long to wait, for notifications, waits for no answer.
+        seconds = self.answer_within if kwargs.get("timeout") is None else None
+        try:
+            return super().wait(self._bounded(gen, seconds), *args, **kwargs)
+        except _OverdueError as error:
+            if seconds is not None and not self._is_given_up:
+                self._cancel()
+            self.pgconn.finish()
+            raise psycopg.OperationalError(str(error)) from None
+
+    def _bounded(self, gen: Generator[Any, Any, T], seconds: float | None) -> Generator[Any, Any, T]:
+        # psycopg comes by ten times a second, also while nothing arrives.
+        until = None if seconds is None else monotonic() + seconds
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if self._is_given_up:
+                    raise _OverdueError("the connection was given up")
+                if until is not None and monotonic() > until:
+                    raise _OverdueError(f"the database has not answered for {seconds:g} s: the connection is given up")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    @property
+    def _is_given_up(self) -> bool:
+        return self.given_up is not None and self.given_up.is_set()
+
+    def _cancel(self) -> None:
+        # A statement that still runs or waits for a lock would otherwise go on in the server. Where the way to it is cut,
+        # this one is too: it is worth seconds, no more. Without a bound of its own (libpq before 17) it is left out.
+        if psycopg.capabilities.has_cancel_safe():
+            with contextlib.suppress(psycopg.Error):
+                self.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def begin(self) -> None:
         """Begins a transaction under the settings that were not given with the connection."""
@@ -54,11 +110,11 @@ class PostgresConnection(psycopg.Connection[Any]):
         """Finds out who answers, and applies this package's settings: to the session, or behind a pooler by transaction."""
         row = self.execute(_GREETING, (list(_SETTINGS),), prepare=False).fetchone()
         assert row is not None
-        process, given = row
+        self.process, given = row
         settings = [(name, value) for name, value in _SETTINGS.items() if name not in given]
         # A pooler tells its clients a process number of its own. The next transaction may meet a session that has neither
         # these settings nor the statements that were prepared.
-        self.pooled = process != self.pgconn.backend_pid
+        self.pooled = self.process != self.pgconn.backend_pid
         if self.pooled:
             self.prepare_threshold = None
             self._begin = "; ".join([_BEGIN, *(f"SET LOCAL {name} = '{value}'" for name, value in settings)])
@@ -66,24 +122,73 @@ class PostgresConnection(psycopg.Connection[Any]):
             self.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings), prepare=False)
 
 
-def connect(url: URL) -> PostgresConnection:
-    """A new connection to the URL's database.
+class _OverdueError(Exception):
+    """An answer is not waited for any longer."""
 
-    Raises `psycopg.Error` where the server is away or refuses, `StoreError` where the URL can never work.
+
+@dataclass(frozen=True)
+class Connector:
+    """Makes connections to one database, none of which waits for an answer beyond its bound."""
+
+    url: URL
+    answer_within: float
+    """Seconds that the server may take for one statement."""
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Once it is set every wait of every connection ends, within a tenth of a second."""
+
+    def __call__(self) -> PostgresConnection:
+        """A new connection.
+
+        Raises `psycopg.Error` where the server is away or refuses, `StoreError` where the URL can never work.
+        """
+        try:
+            conninfo = make_conninfo(**connection_keywords(self.url))
+            connection = PostgresConnection.connect(conninfo, autocommit=True)
+        except psycopg.ProgrammingError as error:
+            if error.sqlstate is not None:
+                raise  # The server's word, not the driver's.
+            raise StoreError(f"the database URL cannot be used: {' '.join(str(error).split())}") from None
+        connection.answer_within, connection.given_up = self.answer_within, self.given_up
+        try:
+            connection.greet()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextlib.contextmanager
+def long_statements(connection: Connection) -> Iterator[None]:
+    """Statements in the block may take an hour: a migration of large tables does."""
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, PostgresConnection)
+    bound, raw.answer_within = raw.answer_within, _LONG_SECONDS
+    try:
+        yield
+    finally:
+        raw.answer_within = bound
+
+
+def shares_sessions(connection: PostgresConnection, connector: Connector) -> bool:
+    """Whether the pooler in between gives one session of the server to several connections, transaction by transaction.
+
+    False may be wrong where the pooler is busy; then the session changes later, under the connection.
     """
     try:
-        conninfo = make_conninfo(**connection_keywords(url))
-        connection = PostgresConnection.connect(conninfo, autocommit=True)
-    except psycopg.ProgrammingError as error:
-        if error.sqlstate is not None:
-            raise  # The server's word, not the driver's.
-        raise StoreError(f"the database URL cannot be used: {' '.join(str(error).split())}") from None
-    try:
-        connection.greet()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        with connector() as other:
+            if other.process == connection.process:
+                return True
+            other.begin()  # It keeps its session now.
+            return current_process(connection) != connection.process
+    except psycopg.Error:
+        return False
+
+
+def current_process(connection: PostgresConnection) -> int:
+    """The server's process that answers now."""
+    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def connection_keywords(url: URL) -> dict[str, Any]:

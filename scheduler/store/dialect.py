@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -116,6 +116,10 @@ class Dialect(Protocol):
         """Lets one migration run at a time."""
         ...
 
+    def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
+        """Statements in the block may take much longer than others, and are still waited for."""
+        ...
+
     def settle(self, engine: Engine) -> None:
         """Does a part of what a commit would otherwise have to do all at once, now and then."""
         ...
@@ -187,6 +191,11 @@ class PostgresDialect:
         connection.execute(text("SET LOCAL application_name = 'upgrade of trigger-scheduler'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._MIGRATION_LOCK})
 
+    def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
+        from scheduler.store.connections import long_statements
+
+        return long_statements(connection)
+
     def settle(self, engine: Engine) -> None:
         """The server does it by itself."""
 
@@ -245,6 +254,9 @@ class SqliteDialect:
 
     def advisory_lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE is the lock."""
+
+    def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def settle(self, engine: Engine) -> None:
         # The log grows until a commit copies it into the file, all 64 MB at once, and whatever is due waits. A passive

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import sqlalchemy
@@ -30,26 +30,29 @@ class TransactionUndoneError(Exception):
     """The database undid the transaction through no fault of its statements: run the whole of it again."""
 
 
-def open_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine for the URL; nothing is connected to yet. Raises `StoreError` for what can never work."""
+def open_engine(url: str, *, pool_size: int, answer_within: float, given_up: threading.Event) -> Engine:
+    """An engine for the URL; nothing is connected to yet. Raises `StoreError` for what can never work.
+
+    PostgreSQL may take `answer_within` seconds for one statement, and is not waited for once `given_up` is set.
+    """
     parsed = parse_url(url)
     file = sqlite_file(parsed)
     try:
         if file is not None:
             refuse_network_file_system(file.parent)
             return _open_sqlite(parsed)
-        return _open_postgres(parsed, pool_size)
+        return _open_postgres(parsed, pool_size, answer_within, given_up)
     except (NoSuchModuleError, ArgumentError) as error:
         raise StoreError(f"the database URL cannot be used: {error}") from None
 
 
-def _open_postgres(url: URL, pool_size: int) -> Engine:
+def _open_postgres(url: URL, pool_size: int, answer_within: float, given_up: threading.Event) -> Engine:
     # Not at the top: a worker on SQLite does without nine megabytes.
-    from scheduler.store.connections import connect
+    from scheduler.store.connections import Connector
 
     engine = sqlalchemy.create_engine(
         url,
-        creator=partial(connect, url),
+        creator=Connector(url, answer_within, given_up),
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=False,

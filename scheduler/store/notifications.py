@@ -7,11 +7,20 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
 
+from scheduler.errors import StoreError
 from scheduler.store.transaction import CHANNEL, Store
 from scheduler.store.urls import sqlite_file
 
+if TYPE_CHECKING:
+    from scheduler.store.connections import PostgresConnection
+
 _LOOK_SECONDS = 1.0
+# A connection that listens and hears nothing cannot be told from one that is cut: it is asked now and then.
+_ASK_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0
 _GLANCE_SECONDS = 0.5
 _RECONNECT_SECONDS = 2.0
 
@@ -19,12 +28,14 @@ _RECONNECT_SECONDS = 2.0
 class Listener:
     """A thread that calls back whenever a transaction elsewhere said that something changed.
 
-    What happened while it was not connected is not told later: it calls back once after every reconnection.
+    What happened while it was not connected is not told later: it calls back once after every reconnection. `on_shared`
+    is called where listening is given up for good, because a pooler gives its session to others between transactions.
     """
 
-    def __init__(self, store: Store, on_notice: Callable[[], None]) -> None:
+    def __init__(self, store: Store, on_notice: Callable[[], None], on_shared: Callable[[], None]) -> None:
         self._url = store.engine.url
         self._on_notice = on_notice
+        self._on_shared = on_shared
         self._stopping = threading.Event()
         file = sqlite_file(self._url)
         work = self._listen if file is None else lambda: self._glance(file)
@@ -44,19 +55,34 @@ class Listener:
         # Not at the top: a worker on SQLite does without nine megabytes.
         import psycopg
 
-        from scheduler.store.connections import connect
+        from scheduler.store.connections import Connector, shares_sessions
 
+        connector = Connector(self._url, _ANSWER_SECONDS, self._stopping)
         while not self._stopping.is_set():
             try:
-                with connect(self._url) as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    self._on_notice()
-                    while not self._stopping.is_set():
-                        if any(True for _ in connection.notifies(timeout=_LOOK_SECONDS)):
-                            self._on_notice()
-            except psycopg.Error:
+                with connector() as connection:
+                    if (connection.pooled and shares_sessions(connection, connector)) or not self._hear(connection):
+                        self._on_shared()
+                        return
+            except (psycopg.Error, StoreError):
                 # Away or restarting; the transactions say so, here only the next try matters.
                 self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _hear(self, connection: PostgresConnection) -> bool:
+        """Calls back until told to stop; False once the session is found to be another one."""
+        from scheduler.store.connections import current_process
+
+        connection.execute(f"LISTEN {CHANNEL}")
+        self._on_notice()
+        asked = monotonic()
+        while not self._stopping.is_set():
+            if any(True for _ in connection.notifies(timeout=_LOOK_SECONDS)):
+                self._on_notice()
+            if monotonic() - asked > _ASK_SECONDS:
+                if current_process(connection) != connection.process:
+                    return False
+                asked = monotonic()
+        return True
 
     def _glance(self, file: Path) -> None:
         while not self._stopping.is_set():

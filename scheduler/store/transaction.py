@@ -8,6 +8,7 @@ SQLite or wherever one was given.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 _DEADLOCK_TRIES: Final = 20
 CHANNEL: Final = "trigger_scheduler"
+COMMAND_SECONDS: Final = 30.0
 
 
 class Transaction:
@@ -87,17 +89,26 @@ class Transaction:
 class Store:
     """A database of triggers and runs. Threads may share it; each transaction belongs to one."""
 
-    def __init__(self, engine: Engine, clock: Clock | None = None) -> None:
+    def __init__(self, engine: Engine, clock: Clock | None = None, given_up: threading.Event | None = None) -> None:
         self.engine = engine
+        self._given_up = given_up or threading.Event()
         self.dialect = dialect_of(engine)
         # SQLite has no clock worth asking; PostgreSQL's own is the one all workers share.
         self.clock = clock if clock is not None or self.dialect.name == "postgresql" else SystemClock()
         self.watcher: Watcher | None = None
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock | None = None, pool_size: int = 5) -> Store:
-        """A store for the URL; nothing is connected to yet."""
-        return cls(open_engine(url, pool_size=pool_size), clock)
+    def open(
+        cls, url: str, *, clock: Clock | None = None, pool_size: int = 5, command_timeout: float = COMMAND_SECONDS
+    ) -> Store:
+        """A store for the URL; nothing is connected to yet.
+
+        PostgreSQL may take `command_timeout` seconds for one statement; then the connection is closed, and the database
+        counts as away.
+        """
+        given_up = threading.Event()
+        engine = open_engine(url, pool_size=pool_size, answer_within=command_timeout, given_up=given_up)
+        return cls(engine, clock, given_up)
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -158,6 +169,15 @@ class Store:
     def settle(self) -> None:
         """After much was written: moves it to where it belongs, in small portions and without holding anyone up."""
         self.dialect.settle(self.engine)
+
+    @contextlib.contextmanager
+    def given_up(self) -> Iterator[None]:
+        """While the block lasts no answer of PostgreSQL is waited for, in whatever thread: `StoreUnavailable` at once."""
+        self._given_up.set()
+        try:
+            yield
+        finally:
+            self._given_up.clear()
 
     def close(self) -> None:
         """Closes every connection."""

@@ -94,7 +94,11 @@ def _upgrade(store: Store) -> SchemaState:
     from alembic import command
     from alembic.config import Config
 
-    with translated_errors(), store.engine.begin() as connection:
+    with (
+        translated_errors(),
+        store.engine.begin() as connection,
+        store.dialect.long_statements(connection),
+    ):
         store.dialect.advisory_lock(connection)
         with as_file(files("scheduler.store") / "migrations") as folder:
             config = Config(stdout=io.StringIO())

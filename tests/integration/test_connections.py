@@ -74,7 +74,7 @@ def works(url: str) -> None:
 def hears(store: Store) -> bool:
     """Whether a listener on the store's database hears of a transaction."""
     heard: queue.SimpleQueue[None] = queue.SimpleQueue()
-    listener = Listener(store, lambda: heard.put(None))
+    listener = Listener(store, lambda: heard.put(None), lambda: None)
     listener.start()
     try:
         heard.get(timeout=WITHIN)  # It is connected.
