@@ -9,7 +9,7 @@ from datetime import date
 from typing import Final, Literal, get_args
 
 from scheduler.domain.identity import check_name
-from scheduler.domain.simple_schedules import HORIZON, Schedule, fingerprint_of, walk
+from scheduler.domain.simple_schedules import HORIZON, Schedule, bounded, fingerprint_of, walk
 from scheduler.domain.zones import Zone, zone_of
 from scheduler.errors import SpecError
 
@@ -67,13 +67,20 @@ class Stretch:
     count: int
 
 
-def with_calendars(schedule: Schedule, calendars: Iterable[Calendar], timezone: str = "UTC") -> CalendarSchedule:
+def with_calendars(
+    schedule: Schedule,
+    calendars: Iterable[Calendar],
+    timezone: str = "UTC",
+    *,
+    start: int | None = None,
+    end: int | None = None,
+) -> CalendarSchedule:
     """The schedule as the calendars leave it; the days are those of `timezone`, the trigger's zone.
 
     Slots that `previous` or `next` move are simply elsewhere. Slots that `skip` blacks out stay, so that each can be
-    accounted for: ask `is_blackout`.
+    accounted for: ask `is_blackout`. No slot lies before `start` or after `end` (epoch seconds) once it has moved.
     """
-    return CalendarSchedule(schedule, tuple(calendars), timezone)
+    return CalendarSchedule(schedule, tuple(calendars), timezone, start, end)
 
 
 class CalendarSchedule:
@@ -83,10 +90,20 @@ class CalendarSchedule:
     `previous`, which outranks `next`.
     """
 
-    __slots__ = ("_blacked", "_inner", "_landed", "_moved", "_targets", "_zone")
+    __slots__ = ("_blacked", "_bounds", "_end", "_inner", "_landed", "_moved", "_start", "_targets", "_zone")
 
-    def __init__(self, inner: Schedule, calendars: tuple[Calendar, ...], timezone: str) -> None:
+    def __init__(
+        self,
+        inner: Schedule,
+        calendars: tuple[Calendar, ...],
+        timezone: str,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> None:
         self._inner = inner
+        self._bounds = start, end
+        self._start = max(start or 0, 0)
+        self._end = HORIZON - 1 if end is None else min(end, HORIZON - 1)
         self._zone: Zone = zone_of(timezone)
         policies: dict[int, str] = {}
         for policy in ("next", "previous", "skip"):
@@ -103,22 +120,25 @@ class CalendarSchedule:
         return self._local_day(slot) in self._blacked
 
     def next_after(self, t: int) -> int | None:
+        t = max(t, self._start - 1)
         fire = self._inner.next_after(t)
         while fire is not None and self._local_day(fire) in self._moved:
             # All slots of a moved day are elsewhere: go on behind the day.
             fire = self._inner.next_after(self._same_day(fire)[1])
         arrivals = self._arrivals(t, forward=True)
-        return min((slot for slot in (fire, arrivals) if slot is not None), default=None)
+        return min((slot for slot in (fire, arrivals) if slot is not None and slot <= self._end), default=None)
 
     def previous_before(self, t: int) -> int | None:
+        t = min(t, self._end + 1)
         fire = self._inner.previous_before(t)
         while fire is not None and self._local_day(fire) in self._moved:
             fire = self._inner.previous_before(self._same_day(fire)[0])
         arrivals = self._arrivals(t, forward=False)
-        return max((slot for slot in (fire, arrivals) if slot is not None), default=None)
+        return max((slot for slot in (fire, arrivals) if slot is not None and slot >= self._start), default=None)
 
     def count(self, after: int, until: int) -> int:
         """Walks the slots of moved days only."""
+        after, until = max(after, self._start - 1), min(until, self._end)
         if after >= until:
             return 0
         total, arrived = self._inner.count(after, until), set[int]()
@@ -138,7 +158,17 @@ class CalendarSchedule:
     @property
     def fingerprint(self) -> str:
         days = sorted(self._moved.items()), sorted(self._blacked)
-        return fingerprint_of("calendars", self._inner.fingerprint, self._zone.fingerprint, days)
+        inner = bounded(self._inner, *self._bounds).fingerprint
+        # That bounds hold once slots have moved makes a difference only where slots move near one.
+        near = ("moved",) if any(self._moves_near(bound) for bound in self._bounds) else ()
+        return fingerprint_of("calendars", inner, self._zone.fingerprint, days, *near)
+
+    def _moves_near(self, bound: int | None) -> bool:
+        if bound is None:
+            return False
+        day = self._local_day(bound)
+        # Clocks set back over midnight repeat the end of a day: one day either way is near too.
+        return any(min(move) - 1 <= day <= max(move) + 1 for move in self._moved.items())
 
     def free(self) -> FreeSchedule:
         """The slots that are not blacked out: those that fire."""

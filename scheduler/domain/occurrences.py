@@ -18,7 +18,7 @@ from scheduler.domain.cron_fields import CronFields, hash_items, may_hash, parse
 from scheduler.domain.cron_schedule import EVERY_READING, EXACTLY_ONCE, FIRST_READING, CronSchedule
 from scheduler.domain.cron_times import LocalTimes
 from scheduler.domain.instants import Micros, from_datetime
-from scheduler.domain.simple_schedules import HORIZON, RateSchedule, Schedule, SingleSchedule, fingerprint_of, walk
+from scheduler.domain.simple_schedules import HORIZON, RateSchedule, Schedule, SingleSchedule, bounded
 from scheduler.domain.zones import tzdata_version, zone_of
 from scheduler.errors import NeverFires
 
@@ -157,40 +157,6 @@ def _floor(instant: datetime) -> int:
         from_datetime(instant)
     since = instant - _EPOCH
     return since.days * 86_400 + since.seconds
-
-
-def bounded(schedule: Schedule, start: int | None, end: int | None) -> Schedule:
-    """Only the fires in start ≤ t < end, epoch seconds; None leaves that side open."""
-    return (
-        schedule if start is None and end is None else _Bounded(schedule, start or 0, HORIZON if end is None else end)
-    )
-
-
-class _Bounded:
-    __slots__ = ("_end", "_inner", "_start")
-
-    def __init__(self, inner: Schedule, start: int, end: int) -> None:
-        self._inner = inner
-        self._start = max(start, 0)
-        self._end = min(end, HORIZON)
-
-    def next_after(self, t: int) -> int | None:
-        fire = self._inner.next_after(max(t, self._start - 1))
-        return fire if fire is not None and fire < self._end else None
-
-    def previous_before(self, t: int) -> int | None:
-        fire = self._inner.previous_before(min(t, self._end))
-        return fire if fire is not None and fire >= self._start else None
-
-    def count(self, after: int, until: int) -> int:
-        return self._inner.count(max(after, self._start - 1), min(until, self._end - 1))
-
-    def between(self, after: int, until: int) -> Iterator[int]:
-        return walk(self, after, until)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of("bounded", self._inner.fingerprint, self._start, self._end)
 
 
 def jitter_of(trigger_identity: str, slot: int, jitter_us: Micros, next_slot: int | None) -> Micros:

@@ -116,3 +116,38 @@ class SingleSchedule:
     @property
     def fingerprint(self) -> str:
         return _fingerprint_of_few("at", self.instant)
+
+
+def bounded(schedule: Schedule, start: int | None, end: int | None) -> Schedule:
+    """Only the fires in start ≤ t ≤ end, epoch seconds; None leaves that side open."""
+    return schedule if start is None and end is None else _Bounded(schedule, start or 0, end)
+
+
+class _Bounded:
+    __slots__ = ("_beyond", "_inner", "_start")
+
+    def __init__(self, inner: Schedule, start: int, end: int | None) -> None:
+        self._inner = inner
+        self._start = max(start, 0)
+        # The first second that is out of bounds. Where no fire lies on the end itself that is the end: such a schedule
+        # has kept its fingerprint since ends were exclusive, so nothing that is planned by it is planned anew.
+        beyond = HORIZON if end is None else min(end, HORIZON)
+        self._beyond = beyond + inner.count(beyond - 1, beyond)
+
+    def next_after(self, t: int) -> int | None:
+        fire = self._inner.next_after(max(t, self._start - 1))
+        return fire if fire is not None and fire < self._beyond else None
+
+    def previous_before(self, t: int) -> int | None:
+        fire = self._inner.previous_before(min(t, self._beyond))
+        return fire if fire is not None and fire >= self._start else None
+
+    def count(self, after: int, until: int) -> int:
+        return self._inner.count(max(after, self._start - 1), min(until, self._beyond - 1))
+
+    def between(self, after: int, until: int) -> Iterator[int]:
+        return walk(self, after, until)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of("bounded", self._inner.fingerprint, self._start, self._beyond)

@@ -74,7 +74,7 @@ class TriggerSpec:
         for label, moment in (("start", self.start), ("end", self.end)):
             if moment is not None:
                 from_datetime(moment, label)
-        if self.start is not None and self.end is not None and self.end <= self.start:
+        if self.start is not None and self.end is not None and self.end < self.start:
             raise SpecError("end", f"{self.end.isoformat()} is not after start")
 
     def to_document(self) -> dict[str, Any]:

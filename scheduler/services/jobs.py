@@ -57,11 +57,15 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
     if automation is not None:
         anchored = (activated if anchor is None else anchor) // SECOND if isinstance(automation, FixedRate) else None
         schedule = compile_schedule(automation, anchor=anchored, identity=identity)
-        if row["start_at"] is not None or row["end_at"] is not None:
-            schedule = bounded(schedule, _ceil_second(row["start_at"]), _ceil_second(row["end_at"]))
-        if row["calendars"] != "[]":
+        # Both bounds are inclusive, and slots are whole seconds.
+        start = None if row["start_at"] is None else -(-row["start_at"] // SECOND)
+        end = None if row["end_at"] is None else row["end_at"] // SECOND
+        if row["calendars"] == "[]":
+            schedule = bounded(schedule, start, end)
+        else:
             timezone = automation.timezone if isinstance(automation, Cron) else "UTC"
-            schedule = calendars = with_calendars(schedule, calendars_from_text(row["calendars"]), timezone)
+            named = calendars_from_text(row["calendars"])
+            schedule = calendars = with_calendars(schedule, named, timezone, start=start, end=end)
     # By position, in the order of the fields: a fire makes a thousand of them.
     return Job(
         identity,
@@ -153,7 +157,3 @@ def calendars_from_text(text: str) -> tuple[Calendar, ...]:
     if not isinstance(documents, list):
         raise SpecError("calendars", "must be a list of calendars")
     return tuple(calendar_from_document(document) for document in documents)
-
-
-def _ceil_second(instant: Micros | None) -> int | None:
-    return None if instant is None else -(-instant // SECOND)

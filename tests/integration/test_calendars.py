@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
+
+import pytest
 
 from scheduler.domain.automation import Cron, FixedRate
 from scheduler.domain.calendars import Calendar
+from scheduler.domain.instants import to_datetime
 from scheduler.domain.trigger import CatchUp
-from tests.integration.worlds import World, key, trigger
+from tests.integration.worlds import World, instant, key, once, spoken, trigger
 
 HOLIDAYS = Calendar("holidays", frozenset({date(2026, 11, 22), date(2026, 11, 23)}))
 NOON = Cron("0 12 * * *")
@@ -50,6 +54,49 @@ def test_slots_move_to_the_next_or_the_previous_free_day(world: World) -> None:
     world.deploy(trigger("earlier", Cron("0 9 25 * *"), calendars=(earlier,)), task="other")
     assert world.next_fire("later") == "24 09:00"
     assert world.next_fire("earlier", "other") == "24 09:00"
+
+
+SIX = Cron("0 6 * * *")
+
+
+def on(day: int, policy: Any) -> tuple[Calendar, ...]:
+    return (Calendar("moved", frozenset({date(2026, 11, day)}), policy),)
+
+
+@pytest.mark.parametrize(
+    ("policy", "day", "bounds", "fires"),
+    [
+        ("next", 25, {"end": "25 12:00"}, ["22 06:00", "23 06:00", "24 06:00"]),
+        ("next", 25, {"end": "26 06:00"}, ["22 06:00", "23 06:00", "24 06:00", "26 06:00"]),
+        ("next", 25, {"end": "26 05:59:59"}, ["22 06:00", "23 06:00", "24 06:00"]),
+        ("previous", 26, {"end": "25 06:00"}, ["22 06:00", "23 06:00", "24 06:00", "25 06:00"]),
+        ("previous", 25, {"start": "24 07:00", "end": "26 06:00"}, ["26 06:00"]),
+        ("next", 22, {"start": "22 07:00", "end": "23 06:00"}, ["23 06:00"]),
+        ("skip", 25, {"end": "25 12:00"}, ["22 06:00", "23 06:00", "24 06:00"]),
+        ("skip", 24, {"start": "23 06:00", "end": "25 06:00"}, ["23 06:00", "25 06:00"]),
+    ],
+)
+def test_start_and_end_bind_where_a_slot_fires(
+    world: World, policy: Any, day: int, bounds: dict[str, str], fires: list[str]
+) -> None:
+    given: dict[str, Any] = {name: to_datetime(instant(moment)) for name, moment in bounds.items()}
+    world.deploy(trigger(automation=SIX, calendars=on(day, policy), **given))
+    assert world.next_fire() == fires[0]
+    foreseen = world.client.simulate(instant("12:00"), instant("30 00:00")).fires
+    assert [spoken(fire["scheduled_at"]) for fire in foreseen] == fires
+    assert [slot for day in range(22, 30) for slot in world.step(f"{day} 23:00")] == fires
+    assert [entry for entry in world.ledger() if not entry.startswith("calendar")] == fires
+    assert world.trigger()["state"] == "finished"
+    number = world.client.backfill(key(), instant("20 00:00"), instant("30 00:00"), reprocess="all")["slots"]
+    again = number - (bounds.get("start") is None) * 2
+    assert again == len(fires), "a backfill fills the same slots, and those of the two days before the deploy"
+
+
+def test_a_rate_and_a_single_instant_end_with_their_last_slot(world: World) -> None:
+    end = to_datetime(instant("12:20"))
+    world.deploy(trigger("every", FixedRate(10, "minute"), end=end), trigger("once", once("12:20"), start=end, end=end))
+    assert world.step("12:20") == ["12:10", "12:20", "12:20"]
+    assert [world.trigger(name)["state"] for name in ("every", "once")] == ["finished", "finished"]
 
 
 def test_a_calendar_that_changes_is_a_schedule_change_and_fires_nothing_of_the_past(world: World) -> None:

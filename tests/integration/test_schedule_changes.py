@@ -408,13 +408,13 @@ def test_zone_data_that_changes_is_a_change_of_schedule(world: World) -> None:
 def test_start_and_end_bound_a_schedule(world: World) -> None:
     bounds = {"start": to_datetime(instant("12:02")), "end": to_datetime(instant("12:04"))}
     world.deploy(trigger(**bounds))
-    assert world.step("12:10:30") == ["12:02", "12:03"]
+    assert world.step("12:10:30") == ["12:02", "12:03", "12:04"]
     assert world.trigger()["state"] == "finished"
-    assert spoken(only(world.rows("SELECT last_slot FROM trigger_due"))[0]) == "12:03"
+    assert spoken(only(world.rows("SELECT last_slot FROM trigger_due"))[0]) == "12:04"
 
 
 def test_a_moved_end_is_a_change_of_schedule(world: World) -> None:
-    world.deploy(trigger(automation=EVERY_MINUTE, end=to_datetime(instant("12:02"))))
+    world.deploy(trigger(automation=EVERY_MINUTE, end=to_datetime(instant("12:01"))))
     world.step("12:01")
     assert world.trigger()["state"] == "finished"
     world.at("12:05:30")

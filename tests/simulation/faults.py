@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from scheduler.clock import SystemClock
-from scheduler.domain import overlap, planning, settling
+from scheduler.domain import calendars, overlap, planning, settling, simple_schedules
 from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
@@ -175,6 +175,26 @@ def quiet_days_forgotten(garden: Garden) -> None:
     garden.plant(
         Job, "newest", lambda job, after, until, most: list(job.every(after, until))[-most:] if most > 0 else []
     )
+
+
+def end_left_out(garden: Garden) -> None:
+    """The slot that lies on the end of a schedule no longer belongs to it."""
+    right = simple_schedules.bounded
+    garden.plant(
+        simple_schedules,
+        "bounded",
+        lambda schedule, start, end: right(schedule, start, None if end is None else end - 1),
+    )
+
+
+def moved_out_of_bounds(garden: Garden) -> None:
+    """Start and end bind slots where they were, not where a calendar moves them."""
+    right = calendars.with_calendars
+
+    def wrong(schedule: Any, named: Any, timezone: str, *, start: int | None = None, end: int | None = None) -> Any:
+        return right(simple_schedules.bounded(schedule, start, end), named, timezone)
+
+    garden.plant(calendars, "with_calendars", wrong)
 
 
 def one_fire_too_many(garden: Garden) -> None:
@@ -467,6 +487,8 @@ LISTED: Final[tuple[Fault, ...]] = (
 )
 OTHERS: Final[tuple[Fault, ...]] = (
     quiet_days_forgotten,
+    end_left_out,
+    moved_out_of_bounds,
     one_fire_too_many,
     policy_before_skip_next,
     policy_before_overlap,

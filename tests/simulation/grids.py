@@ -100,7 +100,7 @@ class Blackout:
 
 @dataclass(frozen=True)
 class Timetable:
-    """A grid between two instants, the second of which no longer belongs to it, under a calendar of UTC days."""
+    """A grid under a calendar of UTC days, and of that what fires between two instants, both included."""
 
     grid: Grid
     start: Micros | None = None
@@ -109,16 +109,11 @@ class Timetable:
 
     def slots(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
         """Every slot in (after, until] that is owed an entry."""
-        if self.blackout is None or self.blackout.policy == "skip":
-            return self._within(after, until, anchor)
-        moved = self.blackout.days
-        slots = {slot for slot in self._within(after, until, anchor) if slot // DAY not in moved}
-        for day in moved:
-            shift = (self.blackout.target(day) - day) * DAY
-            if day * DAY + shift <= until and (day + 1) * DAY + shift > after:
-                home = self._within(day * DAY - 1, (day + 1) * DAY - 1, anchor)
-                slots |= {slot + shift for slot in home if after < slot + shift <= until}
-        return sorted(slots)
+        if self.start is not None:
+            after = max(after, self.start - 1)
+        if self.end is not None:
+            until = min(until, self.end)
+        return self._moved(after, until, anchor) if until > after else []
 
     def quiet(self, slot: Micros) -> bool:
         """Whether the slot lies on a day on which it does not fire."""
@@ -133,12 +128,17 @@ class Timetable:
             "calendars": () if self.blackout is None else (self.blackout.calendar(),),
         }
 
-    def _within(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
-        if self.start is not None:
-            after = max(after, self.start - 1)
-        if self.end is not None:
-            until = min(until, self.end - 1)
-        return self.grid.slots(after, until, anchor) if until > after else []
+    def _moved(self, after: Micros, until: Micros, anchor: Micros) -> list[Micros]:
+        if self.blackout is None or self.blackout.policy == "skip":
+            return self.grid.slots(after, until, anchor)
+        moved = self.blackout.days
+        slots = {slot for slot in self.grid.slots(after, until, anchor) if slot // DAY not in moved}
+        for day in moved:
+            shift = (self.blackout.target(day) - day) * DAY
+            if day * DAY + shift <= until and (day + 1) * DAY + shift > after:
+                home = self.grid.slots(day * DAY - 1, (day + 1) * DAY - 1, anchor)
+                slots |= {slot + shift for slot in home if after < slot + shift <= until}
+        return sorted(slots)
 
 
 @lru_cache(maxsize=4096)
@@ -165,6 +165,10 @@ def any_timetable(random: Random, now: Micros) -> Timetable:
         today = now // DAY
         days = random.choice([(today,), (today + 1,), (today, today + 1), (today - 1,), (today - 1, today + 1)])
         blackout = Blackout(days, random.choice(["skip", "skip", "next", "previous"]))
+        if blackout.policy != "skip" and random.random() < 0.7:
+            # What moves may leave the time between start and end, or come into it.
+            start = random.choice([None, None, minute + random.randrange(-10, 90) * MINUTE])
+            end = max(minute, start or 0) + random.choice([random.randrange(30, 150) * MINUTE, DAY])
     return Timetable(any_grid(random, now), start, end, blackout)
 
 

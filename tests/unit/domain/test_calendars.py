@@ -6,10 +6,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.domain.automation import Cron, FixedRate
 from scheduler.domain.calendars import Calendar, with_calendars
 from scheduler.domain.occurrences import HORIZON, bounded, compile_schedule
+from scheduler.domain.simple_schedules import fingerprint_of
 from scheduler.errors import SpecError
 
 
@@ -121,3 +124,48 @@ def test_calendars_go_with_bounds() -> None:
 def test_a_faulty_calendar_is_refused(dates: Any, policy: Any) -> None:
     with pytest.raises(SpecError):
         Calendar("x", dates, policy)
+
+
+# --- start and end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["skip", "previous", "next"])
+@given(st.data())
+def test_bounds_hold_for_slots_that_have_moved(policy: Any, data: st.DataObject) -> None:
+    cron = compile_schedule(Cron(data.draw(st.sampled_from(["0 12 * * *", "*/37 * * * *", "0 9 * * 1"]))))
+    calendar = Calendar("x", days("2026-12-24", "2026-12-25", "2026-12-28"), policy)
+    free = with_calendars(cron, [calendar], "Europe/Paris")
+    begin = at("2026-12-20T00:00")
+    seconds = st.one_of(
+        st.sampled_from(list(free.between(begin, begin + 14 * 86_400))), st.integers(begin, begin + 10**6)
+    )
+    start, end = sorted([data.draw(seconds), data.draw(seconds)])
+    bound = with_calendars(cron, [calendar], "Europe/Paris", start=start, end=end)
+    slots = list(free.between(start - 1, end))
+    assert list(bound.between(-1, HORIZON)) == slots
+    assert bound.count(-1, HORIZON) == len(slots)
+    assert bound.previous_before(HORIZON) == (slots[-1] if slots else None)
+    instant = data.draw(seconds)
+    assert bound.previous_before(instant) == max((slot for slot in slots if slot < instant), default=None)
+    assert bound.next_after(instant) == min((slot for slot in slots if slot > instant), default=None)
+    quiet = bound.blacked_out(-1, HORIZON)
+    assert sum(stretch.count for stretch in quiet) == sum(map(bound.is_blackout, slots))
+
+
+def test_a_fingerprint_stays_what_it_was_where_an_inclusive_end_changes_no_slot() -> None:
+    """So that a new version does not plan anew, as a changed schedule, what is the same."""
+    daily = compile_schedule(Cron("0 12 * * *"))
+    start, end = at("2026-12-20T00:00"), at("2026-12-30T18:00")
+    before = fingerprint_of("bounded", daily.fingerprint, start, end)
+    assert bounded(daily, start, end).fingerprint == before
+    noon = at("2026-12-30T12:00")
+    assert bounded(daily, start, noon).fingerprint != fingerprint_of("bounded", daily.fingerprint, start, noon)
+    for policy, days_off, same in [
+        ("skip", "2026-12-30", True),
+        ("next", "2026-12-25", True),
+        ("next", "2026-12-30", False),
+        ("previous", "2026-12-20", False),
+    ]:
+        calendar = Calendar("x", days(days_off), policy)
+        earlier = with_calendars(bounded(daily, start, end), [calendar]).fingerprint
+        assert (with_calendars(daily, [calendar], start=start, end=end).fingerprint == earlier) is same

@@ -148,17 +148,20 @@ def test_croniter_agrees_where_clocks_never_change(data: st.DataObject) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(schedules_and_instants(), INSTANTS, st.integers(1, 10**9))
-def test_bounds_include_the_start_and_exclude_the_end(case: tuple[Schedule, int], start: int, length: int) -> None:
+def test_bounds_include_the_start_and_the_end(case: tuple[Schedule, int], start: int, length: int) -> None:
     schedule, t = case
-    inside = bounded(schedule, start, start + length)
+    end = start + length - 1
+    inside = bounded(schedule, start, end)
     first = inside.next_after(-1)
-    assert first is None or start <= first < start + length
+    assert first is None or start <= first <= end
     following = schedule.next_after(start - 1)
-    assert first == (following if following is not None and following < start + length else None)
+    assert first == (following if following is not None and following <= end else None)
     last = inside.previous_before(HORIZON)
-    assert last is None or start <= last < start + length
-    assert inside.count(-1, HORIZON) == schedule.count(start - 1, start + length - 1)
+    assert last is None or start <= last <= end
+    assert inside.count(-1, HORIZON) == schedule.count(start - 1, end)
     assert bounded(schedule, None, None).next_after(t) == schedule.next_after(t)
+    if first is not None:
+        assert bounded(schedule, None, first).previous_before(HORIZON) == first
 
 
 @given(st.text(max_size=30), INSTANTS, st.integers(0, 10**10), st.one_of(st.none(), st.integers(1, 10**5)))
