@@ -28,28 +28,19 @@ def refusal_of(overlap: Overlap, open_runs: int) -> Reason | None:
     return Reason.OVERLAP if limit is not None and open_runs > limit else None
 
 
-def admit(
-    fires: Iterable[Fire], overlap: Overlap, open_runs: int, skip_next: Micros | None = None
-) -> tuple[list[Fire], list[tuple[Fire, Reason]]]:
+def admit(fires: Iterable[Fire], overlap: Overlap, open_runs: int) -> tuple[list[Fire], list[tuple[Fire, Reason]]]:
     """The fires that become runs, oldest first, and those that are skipped, each with its reason.
 
-    `open_runs` counts the trigger's open scheduled runs. Of slots decided together every policy but `allow_all` and
+    `open_runs` counts the trigger's open scheduled runs, beside which at least one may fire (`refusal_of`). Of slots decided together every policy but `allow_all` and
     `buffer_all` keeps the newest only: the others would have been overtaken before they could start.
     """
-    kept, refused = [], []
-    for fire in sorted(fires, key=lambda item: item.slot):
-        if fire.slot == skip_next:
-            refused.append((fire, Reason.SKIP_NEXT))
-        else:
-            kept.append(fire)
+    kept = sorted(fires, key=lambda item: item.slot)
     if overlap == "allow_all" or not kept:
-        return kept, refused
-    if (refusal := refusal_of(overlap, open_runs)) is not None:
-        return [], refused + [(fire, refusal) for fire in kept]
+        return kept, []
     if overlap == "buffer_all":
         room = MAX_BUFFERED - open_runs
-        return kept[:room], refused + [(fire, Reason.BUFFER_FULL) for fire in kept[room:]]
+        return kept[:room], [(fire, Reason.BUFFER_FULL) for fire in kept[room:]]
     covers = next((fire.covers for fire in kept if fire.covers is not None), None)
     # The newest speaks for a gap as well, should the run that was to cover it be among the others.
     newest = kept[-1] if covers is None else kept[-1]._replace(covers=covers)
-    return [newest], refused + [(fire, Reason.OVERLAP) for fire in kept[:-1]]
+    return [newest], [(fire, Reason.OVERLAP) for fire in kept[:-1]]

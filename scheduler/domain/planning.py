@@ -228,23 +228,9 @@ def _apply_policy(catchup: CatchUp, candidates: _Candidates, decision: _Decision
     decision.skipped.extend(candidates.skip(after, slots[0] - SECOND if slots else until, reason))
 
 
-def _without(job: Job, decision: _Decision, decided: Callable[[Micros], bool]) -> _Decision:
-    clean = _Decision(
-        kept=[fire for fire in decision.kept if not decided(fire.slot)],
-        decided=[fire.slot for fire in decision.kept if decided(fire.slot)],
-    )
-    for item in decision.skipped:
-        for slot in job.every(item.from_slot - SECOND, item.to_slot):
-            if decided(slot):
-                clean.decided.append(slot)
-            else:
-                clean.skipped.append(SkippedRange(slot, slot, 1, item.reason))
-    return clean
-
-
-def _admitted(decision: _Decision, overlap: Overlap, open_runs: int, skip_next: Micros | None = None) -> list[Fire]:
+def _admitted(decision: _Decision, overlap: Overlap, open_runs: int) -> list[Fire]:
     """The fires of a decision that nothing holds back, oldest first; the others join its skipped ones."""
-    kept, refused = admit(decision.kept, overlap, open_runs, skip_next)
+    kept, refused = admit(decision.kept, overlap, open_runs)
     decision.skipped.extend(SkippedRange(fire.slot, fire.slot, 1, reason) for fire, reason in refused)
     return kept
 

@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text, update
 
 from scheduler.clock import SystemClock
 from scheduler.domain import calendars, overlap, planning, settling, simple_schedules
-from scheduler.domain.instants import Micros
+from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.planning import Plan
@@ -242,8 +242,10 @@ def policy_picks_what_is_decided(garden: Garden) -> None:
         made = right(job, *rest, **options)
         if decided is None:
             return made
-        clean = planning._without(job, planning._Decision(list(made.fires), list(made.skips)), decided)
-        return made._replace(fires=tuple(clean.kept), skips=tuple(planning._ordered(clean, clean.kept)))
+        fires = tuple(fire for fire in made.fires if not decided(fire.slot))
+        slots = ((slot, item) for item in made.skips for slot in job.every(item.from_slot - SECOND, item.to_slot))
+        skips = tuple(SkippedRange(slot, slot, 1, item.reason) for slot, item in slots if not decided(slot))
+        return made._replace(fires=fires, skips=skips)
 
     garden.plant(planning, "plan_fires", wrong)
 

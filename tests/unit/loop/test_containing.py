@@ -92,7 +92,10 @@ def test_a_task_cancelled_within_the_code_is_no_cancel_of_the_run() -> None:
 
 
 def test_the_error_says_where_the_code_ended() -> None:
-    with pytest.raises(RetryableError, match=r"its code raised SystemExit: 3 \(.*test_containing\.py:\d+\)"), contained():
+    with (
+        pytest.raises(RetryableError, match=r"its code raised SystemExit: 3 \(.*test_containing\.py:\d+\)"),
+        contained(),
+    ):
         sys.exit(3)
 
 
