@@ -71,27 +71,42 @@ def chosen_triggers(
     task: str | None,
     every: bool,
     yes: bool,
+    dry_run: bool,
     verb: str,
 ) -> list[TriggerKey]:
-    """The triggers that are named, or else those that the filters choose, which takes a confirmation."""
+    """The triggers that are named, or else those that the filters choose, which takes a confirmation.
+
+    With `dry_run` it says which, and ends the command; one that does not exist raises `NotFound`.
+    """
     from scheduler.cli.keys import TriggerKey, filters, trigger_keys
 
     filtered = every or any(value is not None for value in (project, domain, task))
     if named and filtered:
         raise Refused("name triggers, or choose them with --task, --project, --domain or --all: not both")
     if named:
-        return trigger_keys(named, defaults)
+        keys = trigger_keys(named, defaults)
+        if dry_run:
+            for key in keys:
+                client.show_trigger(key)
+            rehearse(keys, verb)
+        return keys
     if not filtered:
         raise Refused("name triggers, or choose them with --task, --project, --domain or --all")
     wanted = filters(defaults, project=project, domain=domain, task=task)
     rows = client.list_triggers(project=wanted["project"], domain=wanted["domain"], task=wanted["task"], limit=EVERY)
     keys = [TriggerKey(row["project"], row["domain"], row["task"], row["name"]) for row in rows]
-    confirm(len(keys), "trigger", verb, yes=yes)
+    confirm(keys, "trigger", verb, yes=yes, dry_run=dry_run)
     return keys
 
 
-def confirm(count: int, noun: str, verb: str, *, yes: bool) -> None:
-    """Asks before `verb` is done to so many; raises `Refused` where there is nobody to ask."""
+def confirm(things: Sequence[object], noun: str, verb: str, *, yes: bool, dry_run: bool) -> None:
+    """Asks before `verb` is done to these; raises `Refused` where there is nobody to ask.
+
+    With `dry_run` it says to which it would be done, and ends the command.
+    """
+    count = len(things)
+    if dry_run:
+        rehearse(things, verb)
     if not count:
         note(f"no {noun} matches")
     elif not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -103,6 +118,14 @@ def confirm(count: int, noun: str, verb: str, *, yes: bool) -> None:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             note("nothing was done")
             raise typer.Exit(FAILED)
+
+
+def rehearse(things: Sequence[object], verb: str) -> None:
+    """Says what would be done to each of these, and ends the command."""
+    if things:
+        emit("\n".join(f"would {verb} {thing}" for thing in things))
+    note("dry run, nothing was done")
+    raise typer.Exit
 
 
 def expected(keys: Sequence[TriggerKey], revision: int | None) -> dict[TriggerKey, int] | None:

@@ -67,9 +67,15 @@ NumberArgument = Annotated[
 def order(
     ctx: typer.Context,
     trigger: TriggerArgument,
-    start: Annotated[str, typer.Option("--from", metavar="WHEN", help="The first slot.", show_default=False)],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WHEN", help="The first slot: 3d (ago), 2026-11-25 or a time.", show_default=False
+        ),
+    ],
     end: Annotated[
-        str | None, typer.Option("--to", metavar="WHEN", help="The last slot; else the last one that is decided.")
+        str | None,
+        typer.Option("--to", metavar="WHEN", help="The last slot, or its day; else the last one that is decided."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     reprocess: Annotated[
@@ -93,14 +99,16 @@ def order(
     Slots that are still to come the trigger fires itself. With --wait, exit code 1 says that not all runs succeeded.
     """
     from scheduler.cli.keys import trigger_key
-    from scheduler.domain.instants import parse_rfc3339
+    from scheduler.cli.time_arguments import typed_instant
+    from scheduler.cli.times import zone_of_document
 
     scheduler = Invocation.of(ctx).app
     key = trigger_key(trigger, scheduler.settings.defaults)
-    first = parse_rfc3339(start, "--from")
-    last = None if end is None else parse_rfc3339(end, "--to")
     options: dict[str, Any] = {"reprocess": reprocess, "max_active": max_active, "reverse": reverse}
     with scheduler.client() as client:
+        now, zone = client.now(), zone_of_document(client.show_trigger(key)["automation"])
+        first = typed_instant(start, "--from", now, zone)
+        last = None if end is None else typed_instant(end, "--to", now, zone, to_its_end=True)
         if dry_run:
             _foresee(client, client.preview_backfill(key, first, last, **options), last, output)
             return

@@ -23,7 +23,11 @@ def next_fires(
     ],
     timezone: Annotated[str, typer.Option(help="The IANA zone in which a cron is read.")] = "UTC",
     after: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Fires later than this, such as 2026-11-21T02:00:00Z; else now.")
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Fires later than this: 2026-11-21T02:00:00Z, 2026-11-21 (in --timezone) or 3d (from now); else now.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many fires.")] = 5,
     dialect: Annotated[str, typer.Option(help="auto, standard, aws or quartz.")] = "auto",
@@ -37,13 +41,15 @@ def next_fires(
 
     A rate that names no start counts from --after.
     """
+    from scheduler.cli.time_arguments import typed_instant
     from scheduler.cli.times import reading, zone_of_document
     from scheduler.clock import SystemClock
     from scheduler.domain.automation import automation_to_document, describe, parse_schedule
-    from scheduler.domain.instants import from_datetime, parse_rfc3339, to_datetime, to_rfc3339
+    from scheduler.domain.instants import from_datetime, to_datetime, to_rfc3339
 
     schedule = parse_schedule(text, timezone=timezone, dialect=dialect, day_rule=day_rule, dst=dst)
-    start = to_datetime(SystemClock().now() if after is None else parse_rfc3339(after, "--after"))
+    now, zone = SystemClock().now(), zone_of_document(automation_to_document(schedule))
+    start = to_datetime(now if after is None else typed_instant(after, "--after", now, zone, ahead=True))
     fires: list[int] = []
     moment = schedule.next_after(start, start)
     while moment is not None and len(fires) < count:
@@ -55,7 +61,6 @@ def next_fires(
         return
     note(describe(schedule))
     if fires:
-        zone = zone_of_document(automation_to_document(schedule))
         emit("\n".join(reading(fire, zone) for fire in fires))
     if len(fires) < count:
         note("it fires no more after that" if fires else "it fires no more")

@@ -24,9 +24,7 @@ TriggerOption: TypeAlias = Annotated[
 ]
 SinceOption: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--since", metavar="WHEN", help="Not older: a duration such as 1h or a time such as 2026-11-21T02:00:00Z."
-    ),
+    typer.Option("--since", metavar="WHEN", help="Not older: 1h, 2026-11-21 or 2026-11-21T02:00:00Z."),
 ]
 TaskArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="TASK", help="Its name or project/domain/name.", show_default=False)
@@ -44,6 +42,7 @@ SomeTriggersArgument: TypeAlias = Annotated[
 ]
 AllOption: TypeAlias = Annotated[bool, typer.Option("--all", help="Every one there is.")]
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing it to many.")]
+DryRunOption: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Only say to what it would be done.")]
 RevisionOption: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scheduler.cli.guard import Refused
 from scheduler.cli.output import note
-from scheduler.cli.times import since_instant
+from scheduler.cli.time_arguments import since_instant
 from scheduler.domain.instants import Micros
+from scheduler.domain.zones import Zone
 
 if TYPE_CHECKING:
     from scheduler.client import Filter, Page
@@ -20,17 +21,22 @@ _FLAGS: Final = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def filters_of(
-    where: Iterable[str] | None, now: Micros, equal: Mapping[str, object], since: tuple[str, str | None] | None = None
+    where: Iterable[str] | None,
+    now: Micros,
+    zone: Zone,
+    equal: Mapping[str, object],
+    since: tuple[str, str | None] | None = None,
 ) -> list[Filter]:
     """The filters that options and `--where` ask for; of several values for one field, each will do.
 
-    `equal` are fields with their values, None where any will do; `since` is a field of instants and what `--since` says.
+    Times without an offset are read in `zone`. `equal` are fields with their values, None where any will do; `since` is a
+    field of instants and what `--since` says.
     """
     from scheduler.client import Filter
 
     found = [Filter(field, "equal", value) for field, value in equal.items() if value is not None]
     if since is not None and since[1] is not None:
-        found.append(Filter(since[0], "since", since_instant(since[1], now)))
+        found.append(Filter(since[0], "since", since_instant(since[1], now, zone)))
     any_of: dict[str, list[Any]] = {}
     for text in where or ():
         match = _CONDITION.fullmatch(text)
@@ -40,15 +46,15 @@ def filters_of(
         if sign == "~":
             found.append(Filter(field, "contains", value))
         elif sign == ">=":
-            found.append(Filter(field, "since", _value(field, value, now)))
+            found.append(Filter(field, "since", _value(field, value, now, zone)))
         else:
-            any_of.setdefault(field, []).append(_value(field, value, now))
+            any_of.setdefault(field, []).append(_value(field, value, now, zone))
     for field, values in any_of.items():
         found.append(Filter(field, "equal", values[0]) if len(values) == 1 else Filter(field, "in", values))
     return found
 
 
-def _value(field: str, text: str, now: Micros) -> Any:
+def _value(field: str, text: str, now: Micros, zone: Zone) -> Any:
     if field == "active":
         if text.lower() not in _FLAGS:
             raise Refused(f"--where {field}={text}: write true or false")
@@ -59,7 +65,7 @@ def _value(field: str, text: str, now: Micros) -> Any:
         except ValueError:
             raise Refused(f"--where {field}: {text!r} is not a whole number") from None
     if field == "at" or field.endswith("_at"):
-        return since_instant(text, now)
+        return since_instant(text, now, zone)
     return text
 
 

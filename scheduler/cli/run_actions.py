@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from scheduler.cli.acting import BATCH, EVERY, confirm, each
+from scheduler.cli.acting import BATCH, EVERY, confirm, each, rehearse
 from scheduler.cli.guard import Refused
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     DomainOption,
+    DryRunOption,
     PhaseOption,
     ProjectOption,
     SinceOption,
@@ -42,6 +43,7 @@ def cancel(
     phase: PhaseOption = None,
     since: SinceOption = None,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """End runs.
 
@@ -62,6 +64,7 @@ def cancel(
             _OPEN,
             verb="cancel",
             yes=yes,
+            dry_run=dry_run,
         )
         if runs:
             meant = partial(run_named, client, defaults=scheduler.settings.defaults)
@@ -83,6 +86,7 @@ def retry(
     phase: PhaseOption = None,
     since: SinceOption = None,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Queue runs for one more attempt.
 
@@ -104,6 +108,7 @@ def retry(
             _FAILED,
             verb="retry",
             yes=yes,
+            dry_run=dry_run,
         )
 
         def one(name: str) -> str:
@@ -126,29 +131,34 @@ def _chosen(
     *,
     verb: str,
     yes: bool,
+    dry_run: bool,
 ) -> list[str]:
-    from scheduler.cli.keys import filters
+    from scheduler.cli.keys import filters, run_named
     from scheduler.cli.phases import phase_named
-    from scheduler.cli.times import since_instant
+    from scheduler.cli.time_arguments import since_instant
+    from scheduler.cli.times import default_zone
 
     filtered = any(value is not None for value in (*given.values(), phase, since))
     if bool(named) == filtered:
         raise Refused("name runs, or choose them with --task, --trigger, --phase or --since: one of both")
     if named:
-        return list(dict.fromkeys(named))
+        names = list(dict.fromkeys(named))
+        if dry_run:
+            rehearse([run_named(client, name, defaults) for name in names], verb)
+        return names
     wanted = filters(defaults, **given)
     phases = usual or allowed
     if phase is not None:
         phases = (phase_named(phase),)
         if phases[0] not in allowed:
             raise Refused(f"--phase {phases[0]}: only runs that are {', '.join(allowed)} can be chosen here")
-    start = since_instant(since, client.now())
+    start = since_instant(since, client.now(), default_zone(defaults))
     rows = [
         row for each_phase in phases for row in client.list_runs(**wanted, phase=each_phase, since=start, limit=EVERY)
     ]
     # Oldest first: what is tried again comes in the order of its slots.
     names = [row["name"] for row in sorted(rows, key=lambda row: (row["created_at"], row["scheduled_at"] or 0))]
-    confirm(len(names), "run", verb, yes=yes)
+    confirm(names, "run", verb, yes=yes, dry_run=dry_run)
     return names
 
 

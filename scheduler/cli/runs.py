@@ -51,7 +51,7 @@ def list_runs(
     from scheduler.cli.keys import filters, short_names, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
     from scheduler.cli.phases import phase_named
-    from scheduler.cli.times import TriggerZones, ago, common_zone, local, took
+    from scheduler.cli.times import TriggerZones, ago, common_zone, default_zone, local, took
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
@@ -59,7 +59,7 @@ def list_runs(
     equal = {**wanted, "phase": None if phase is None else str(phase_named(phase))}
     with scheduler.client() as client:
         now = client.now()
-        chosen = filters_of(where, now, equal, ("created_at", since))
+        chosen = filters_of(where, now, default_zone(defaults), equal, ("created_at", since))
         found = client.find_runs(chosen, sort=sort, limit=limit, token=page)
         rows = found.rows
         if output is not Output.TABLE:

@@ -24,9 +24,17 @@ _HOURS, _MINUTES = 24, 60
 @listing
 def simulate(
     ctx: typer.Context,
-    start: Annotated[str | None, typer.Option("--from", metavar="WHEN", help="Later than this; else now.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="WHEN", help="Later than this, such as 1h (in an hour) or 2026-12-24; else now."
+        ),
+    ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", metavar="WHEN", help="Up to this; else a day after --from.")
+        str | None,
+        typer.Option(
+            "--to", metavar="WHEN", help="Up to this, such as 7d (after --from) or 2026-12-31; else a day after --from."
+        ),
     ] = None,
     project: ProjectOption = None,
     domain: DomainOption = None,
@@ -41,8 +49,9 @@ def simulate(
     starts at once can be seen.
     """
     from scheduler.cli.keys import filters, shown
-    from scheduler.cli.times import TriggerZones, common_zone, reading
-    from scheduler.domain.instants import parse_rfc3339, to_rfc3339
+    from scheduler.cli.time_arguments import typed_instant
+    from scheduler.cli.times import TriggerZones, common_zone, default_zone, reading
+    from scheduler.domain.instants import to_rfc3339
     from scheduler.errors import SpecError
 
     scheduler = Invocation.of(ctx).app
@@ -50,8 +59,13 @@ def simulate(
     wanted = filters(defaults, project=project, domain=domain, task=task, trigger=trigger)
     wanted["name"] = wanted.pop("trigger")
     with scheduler.client() as client:
-        after = client.now() if start is None else parse_rfc3339(start, "--from")
-        until = after + 86_400_000_000 if end is None else parse_rfc3339(end, "--to")
+        now, zone = client.now(), default_zone(defaults)
+        after = now if start is None else typed_instant(start, "--from", now, zone, ahead=True)
+        until = (
+            after + 86_400_000_000
+            if end is None
+            else typed_instant(end, "--to", after, zone, ahead=True, to_its_end=True)
+        )
         if until <= after:
             raise SpecError("--to", f"{to_rfc3339(until)} is not after {to_rfc3339(after)}")
         found = client.simulate(after, until, limit=limit, **wanted)

@@ -29,14 +29,15 @@ def slots(
     """
     from scheduler.cli import documents
     from scheduler.cli.keys import short_names, trigger_key
-    from scheduler.cli.times import local, since_instant, zone_of_document
+    from scheduler.cli.time_arguments import since_instant
+    from scheduler.cli.times import local, zone_of_document
 
     scheduler = Invocation.of(ctx).app
     key = trigger_key(trigger, scheduler.settings.defaults)
     with scheduler.client() as client:
-        start = since_instant(since, client.now())
-        rows = client.list_slots(key, limit + 1)
         zone = zone_of_document(client.show_trigger(key)["automation"])
+        start = since_instant(since, client.now(), zone)
+        rows = client.list_slots(key, limit + 1)
     if start is not None:
         rows = [row for row in rows if (row["scheduled_at"] if row["kind"] == "run" else row["to"]) >= start]
     rows = cut(rows, limit, "slots", newest_last=True)

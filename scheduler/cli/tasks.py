@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.acting import EVERY, confirm, each
+from scheduler.cli.acting import EVERY, confirm, each, rehearse
 from scheduler.cli.guard import Refused
 from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     AllOption,
     DomainOption,
+    DryRunOption,
     LimitOption,
     OutputOption,
     PageOption,
@@ -51,14 +52,16 @@ def list_tasks(
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
-    from scheduler.cli.times import local, utc
+    from scheduler.cli.times import default_zone, local, utc
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
     wanted = filters(defaults, project=project, domain=domain, task=task)
     equal = {"project": wanted["project"], "domain": wanted["domain"], "name": wanted["task"]}
     with scheduler.client() as client:
-        chosen = filters_of(where, client.now(), equal, ("deployed_at", since))
+        chosen = filters_of(
+            where, client.now(), default_zone(scheduler.settings.defaults), equal, ("deployed_at", since)
+        )
         found = client.find_tasks(chosen, sort=sort, limit=limit, token=page)
     rows = found.rows
     if output is not Output.TABLE:
@@ -148,14 +151,16 @@ def versions(
     from scheduler.cli import documents
     from scheduler.cli.keys import task_key
     from scheduler.cli.paging import filters_of, tell_of_the_next
-    from scheduler.cli.times import local, utc
+    from scheduler.cli.times import default_zone, local, utc
 
     scheduler = Invocation.of(ctx).app
     key = task_key(task, scheduler.settings.defaults)
     equal = dict(zip(("project", "domain", "name"), key, strict=True))
     with scheduler.client() as client:
         client.list_versions(*key, limit=1)  # says so if there is no such task
-        chosen = filters_of(where, client.now(), equal, ("deployed_at", since))
+        chosen = filters_of(
+            where, client.now(), default_zone(scheduler.settings.defaults), equal, ("deployed_at", since)
+        )
         found = client.find_versions(chosen, sort=sort, limit=limit, token=page)
     rows = found.rows
     if output is not Output.TABLE:
@@ -198,6 +203,7 @@ def delete(
     domain: DomainOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     version: Annotated[
         str | None, typer.Option("--version", metavar="VERSION", help="Only this version of the one task.")
     ] = None,
@@ -218,13 +224,19 @@ def delete(
         if version is not None:
             if len(keys) != 1:
                 raise Refused("--version is of one task: name it")
+            if dry_run:
+                rehearse([f"version {version} of {'/'.join(keys[0])}"], "delete")
             client.delete_version(*keys[0], version)
             emit(f"deleted version {version} of {'/'.join(keys[0])}")
             return
         if not tasks:
             rows = client.list_tasks(project=project, domain=domain, limit=EVERY)
             keys = [(row["project"], row["domain"], row["name"]) for row in rows]
-            confirm(len(keys), "task", "delete", yes=yes)
+            confirm(["/".join(key) for key in keys], "task", "delete", yes=yes, dry_run=dry_run)
+        if dry_run:
+            for key in keys:
+                client.show_task(*key)
+            rehearse(["/".join(key) for key in keys], "delete")
 
         def one(key: tuple[str, str, str]) -> str:
             return f"deleted {'/'.join(key)} and {counted(len(client.delete_task(*key)), 'trigger')}"

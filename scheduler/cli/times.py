@@ -12,10 +12,7 @@ from scheduler.domain.instants import (
     SECOND,
     Micros,
     format_duration,
-    parse_duration,
-    parse_rfc3339,
     to_datetime,
-    to_micros,
 )
 from scheduler.domain.zones import Zone, zone_of
 from scheduler.errors import NotFound, SpecError
@@ -64,31 +61,18 @@ def ago(instant: Micros | None, now: Micros) -> str | None:
     return "now"
 
 
+def default_zone(defaults: Defaults) -> Zone:
+    """The zone of times that belong to no one trigger."""
+    return zone_of(defaults.timezone)
+
+
 def common_zone(zones: Iterable[Zone], defaults: Defaults) -> Zone:
     """The one zone in which a table shows its times: that of all its rows, or the settings' default where they differ.
 
     Rows in UTC, and those without a zone, follow the others.
     """
     found = {zone.name: zone for zone in zones if zone.name != "UTC"}
-    return next(iter(found.values())) if len(found) == 1 else zone_of(defaults.timezone)
-
-
-def since_instant(text: str | None, now: Micros) -> Micros | None:
-    """What `--since` names: a duration back from now, or an instant; raises `SpecError`."""
-    if text is None:
-        return None
-    try:
-        # Nothing is older than 1970, and no database knows longer ago.
-        return max(0, now - to_micros(parse_duration(text)))
-    except SpecError:
-        pass
-    try:
-        return max(0, parse_rfc3339(text, "--since"))
-    except SpecError as error:
-        if "no zone" in error.reason:
-            raise
-        reason = f"{text!r} is neither a duration such as 1h nor a time such as 2026-11-21T02:00:00Z"
-        raise SpecError("--since", reason) from None
+    return next(iter(found.values())) if len(found) == 1 else default_zone(defaults)
 
 
 def zone_of_document(automation: object) -> Zone:

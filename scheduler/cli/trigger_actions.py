@@ -14,6 +14,7 @@ from scheduler.cli.invocation import Invocation
 from scheduler.cli.options import (
     AllOption,
     DomainOption,
+    DryRunOption,
     ProjectOption,
     RevisionOption,
     SomeTriggersArgument,
@@ -25,6 +26,8 @@ from scheduler.errors import SpecError
 if TYPE_CHECKING:
     from scheduler.cli.keys import TriggerKey
     from scheduler.client import Client
+    from scheduler.domain.instants import Micros
+    from scheduler.domain.zones import Zone
 
 
 def activate(
@@ -35,13 +38,14 @@ def activate(
     task: TaskOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     revision: RevisionOption = None,
 ) -> None:
     """Make triggers owe slots again, from now on.
 
     A snooze ends, too.
     """
-    with _chosen(ctx, "activate", triggers, project, domain, task, every, yes) as (client, keys):
+    with _chosen(ctx, "activate", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
         known = expected(keys, revision)
         together(keys, lambda some: client.activate_many(some, expected_revisions=known), "activated", "already active")
 
@@ -54,13 +58,14 @@ def deactivate(
     task: TaskOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     revision: RevisionOption = None,
 ) -> None:
     """Make triggers owe nothing.
 
     Their runs that have not started are aborted.
     """
-    with _chosen(ctx, "deactivate", triggers, project, domain, task, every, yes) as (client, keys):
+    with _chosen(ctx, "deactivate", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
         known = expected(keys, revision)
         together(
             keys, lambda some: client.deactivate_many(some, expected_revisions=known), "deactivated", "already inactive"
@@ -75,6 +80,7 @@ def delete(
     task: TaskOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     revision: RevisionOption = None,
 ) -> None:
     """Delete triggers.
@@ -82,7 +88,7 @@ def delete(
     Due slots are skipped, and runs that have not started are aborted. Their revisions and runs stay, and a deploy that
     names one brings it back.
     """
-    with _chosen(ctx, "delete", triggers, project, domain, task, every, yes) as (client, keys):
+    with _chosen(ctx, "delete", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
         known = expected(keys, revision)
         together(
             keys, lambda some: client.delete_triggers(some, expected_revisions=known), "deleted", "already deleted"
@@ -97,6 +103,7 @@ def skip_next(
     task: TaskOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Skip the next slot of triggers.
 
@@ -104,7 +111,7 @@ def skip_next(
     """
     from scheduler.cli.times import reading, zone_of_document
 
-    with _chosen(ctx, "skip the next slot of", triggers, project, domain, task, every, yes) as (client, keys):
+    with _chosen(ctx, "skip the next slot of", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
 
         def one(key: TriggerKey) -> str:
             slot = client.skip_next(key)
@@ -124,35 +131,53 @@ def snooze(
     task: TaskOption = None,
     every: AllOption = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     lasts: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="So long, such as 2h.")] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="WHEN", help="Until a time such as 2026-11-21T02:00:00Z.")
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="WHEN",
+            help="Until a time such as 2026-11-21T02:00:00Z, or 2026-11-21T02:00 in the trigger's zone.",
+        ),
     ] = None,
 ) -> None:
     """Make triggers owe nothing for a while.
 
     They go on by themselves. What comes due meanwhile is skipped as paused; `triggers activate` ends a snooze early.
     """
-    from scheduler.cli.times import reading, utc, zone_of_document
-    from scheduler.domain.instants import SECOND, parse_duration, parse_rfc3339, to_micros
+    from scheduler.cli.time_arguments import typed_instant
+    from scheduler.cli.times import default_zone, reading, utc, zone_of_document
+    from scheduler.domain.instants import SECOND, parse_duration, to_micros
     from scheduler.domain.simple_schedules import HORIZON
 
     if (lasts is None) == (until is None):
         raise Refused("give either --for, such as --for 2h, or --until with a time")
     # Both are read before anything is asked or done.
-    length = None if lasts is None else to_micros(parse_duration(lasts, "--for"))
-    fixed = None if until is None else parse_rfc3339(until, "--until")
-    with _chosen(ctx, "snooze", triggers, project, domain, task, every, yes) as (client, keys):
-        end = client.now() + length if length is not None else fixed
-        assert end is not None  # one of the two was given
-        if end >= HORIZON * SECOND:
-            raise SpecError(
-                "--until" if lasts is None else "--for", "ends after 2199: deactivate what is to rest so long"
-            )
+    length = 0 if lasts is None else to_micros(parse_duration(lasts, "--for"))
+    # What the text says is checked in any zone; which instant it is depends on the trigger's.
+    if until is not None:
+        typed_instant(until, "--until", 0, utc(), ahead=True)
+    with _chosen(ctx, "snooze", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
+        now = client.now()
+
+        def end_in(zone: Zone) -> Micros:
+            if until is not None:
+                end = typed_instant(until, "--until", now, zone, ahead=True)
+            else:
+                end = now + length
+            if end >= HORIZON * SECOND:
+                raise SpecError(
+                    "--until" if lasts is None else "--for", "ends after 2199: deactivate what is to rest so long"
+                )
+            return end
+
+        end = end_in(default_zone(Invocation.of(ctx).app.settings.defaults))
 
         def one(key: TriggerKey) -> str:
-            client.snooze(key, end)
             zone = zone_of_document(client.show_trigger(key)["automation"])
+            end = end_in(zone)
+            client.snooze(key, end)
             return f"snoozed until {reading(end, zone)} {key}"
 
         if triggers:
@@ -172,6 +197,7 @@ def _chosen(
     task: str | None,
     every: bool,
     yes: bool,
+    dry_run: bool,
 ) -> Iterator[tuple[Client, list[TriggerKey]]]:
     scheduler = Invocation.of(ctx).app
     with scheduler.client() as client:
@@ -186,6 +212,7 @@ def _chosen(
                 task=task,
                 every=every,
                 yes=yes,
+                dry_run=dry_run,
                 verb=verb,
             ),
         )

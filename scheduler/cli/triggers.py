@@ -53,7 +53,7 @@ def list_triggers(
     from scheduler.cli import documents
     from scheduler.cli.keys import filters, shown
     from scheduler.cli.paging import filters_of, tell_of_the_next
-    from scheduler.cli.times import ago, common_zone, local, schedule_text, zone_of_document
+    from scheduler.cli.times import ago, common_zone, default_zone, local, schedule_text, zone_of_document
 
     scheduler = Invocation.of(ctx).app
     defaults = scheduler.settings.defaults
@@ -61,7 +61,7 @@ def list_triggers(
     wanted["name"] = wanted.pop("trigger")
     with scheduler.client() as client:
         now = client.now()
-        chosen = filters_of(where, now, {**wanted, "active": active}, ("updated_at", since))
+        chosen = filters_of(where, now, default_zone(defaults), {**wanted, "active": active}, ("updated_at", since))
         found = client.find_triggers(chosen, sort=sort, limit=limit, token=page)
     rows = found.rows
     if output is not Output.TABLE:
@@ -168,7 +168,7 @@ def revisions(
     from scheduler.cli import documents
     from scheduler.cli.keys import trigger_key
     from scheduler.cli.paging import filters_of, tell_of_the_next
-    from scheduler.cli.times import local, schedule_text, utc
+    from scheduler.cli.times import default_zone, local, schedule_text, utc
 
     scheduler = Invocation.of(ctx).app
     key = trigger_key(trigger, scheduler.settings.defaults)
@@ -178,7 +178,7 @@ def revisions(
             # What a trigger said is a tree: people read it best as YAML.
             emit(dump(documents.revision_in_full(row), Output.YAML if output is Output.TABLE else output))
             return
-        chosen = filters_of(where, client.now(), {}, ("at", since))
+        chosen = filters_of(where, client.now(), default_zone(scheduler.settings.defaults), {}, ("at", since))
         found = client.find_revisions(key, chosen, sort=sort, limit=limit, token=page)
     rows = found.rows
     if output is not Output.TABLE:

@@ -180,8 +180,11 @@ def test_cancelled_it_says_how_far_it_came(world: CliWorld) -> None:
         (["reports/nothing", *JANUARY], 4, "trigger 'flytesnacks/development/reports/nothing' does not exist"),
         (["reports/by-hand", *JANUARY], 2, "has no schedule: it is fired by hand"),
         (["reports/resting", *JANUARY], 5, "was never active"),
-        ([NIGHTLY, "--from", "2025"], 2, "--from: '2025' is not a time like 2026-11-21T02:00:00Z"),
-        ([NIGHTLY, "--from", "2025-01-01T00:00:00"], 2, "has no zone"),
+        (
+            [NIGHTLY, "--from", "2025"],
+            2,
+            "--from: '2025' is no time: write 2h (2h ago), 2026-11-25, 2026-11-25T14:00 or",
+        ),
         ([NIGHTLY, *JANUARY[::-1]], 2, ""),
         ([NIGHTLY, "--from", "2025-02-01T00:00:00Z", "--to", "2025-01-01T00:00:00Z"], 2, "lies before"),
         ([NIGHTLY, *JANUARY, "--reprocess", "some"], 2, "'some' is none of none, failed, all"),
@@ -234,3 +237,11 @@ def test_on_a_terminal_there_is_a_bar_and_ctrl_c_ends_only_the_looking(world: Cl
     assert "━".encode() in seen
     assert b"the backfill goes on: scheduler backfill show 1" in seen
     assert world.json("backfill", "show", "1")["state"] == "running"
+
+
+def test_days_are_those_of_the_trigger_s_zone_the_last_one_whole(world: CliWorld) -> None:
+    foreseen = world.json("backfill", NIGHTLY, "--from", "2025-01-01", "--to", "2025-01-31", "--dry-run")
+    assert foreseen["slots"] == 31
+    # Midnight in Paris is 23:00 UTC of the day before.
+    foreseen = world.json("backfill", NIGHTLY, "--from", "2025-01-01T02:00", "--to", "2025-01-02T01:59", "--dry-run")
+    assert foreseen["slots"] == 1

@@ -151,7 +151,7 @@ def test_a_snooze_has_an_end(world: CliWorld) -> None:
         ([], 2, "give either --for"),
         (["--for", "1h", "--until", "2199-01-01T00:00:00Z"], 2, "give either --for"),
         (["--for", "soon"], 2, "--for: 'soon' is not a duration"),
-        (["--until", "tomorrow"], 2, "--until: 'tomorrow' is not a time"),
+        (["--until", "tomorrow"], 2, "--until: 'tomorrow' is no time"),
         (["--until", "2020-01-01T00:00:00Z"], 2, "is past"),
         (["--for", "0s"], 2, "is past"),
         (["--for", "99999999d"], 2, "--for: ends after 2199"),
@@ -269,7 +269,7 @@ def test_conditions_narrow_listings(world: CliWorld) -> None:
         ("colour=red", "'colour' is no field of this listing"),
         ("active=perhaps", "write true or false"),
         ("total_triggers=many", "is not a whole number"),
-        ("deployed_at>=yesterday", "neither a duration"),
+        ("deployed_at>=yesterday", "is no time: write 2h (2h ago)"),
         ("name>=1h", "cannot be filtered by 'since'"),
     ],
 )

@@ -9,9 +9,11 @@ from scheduler.cli import guard
 from scheduler.cli.guard import Refused
 from scheduler.cli.keys import filters, task_key, trigger_key
 from scheduler.cli.main import cli
-from scheduler.cli.times import schedule_text, since_instant, took, zone_of_document
+from scheduler.cli.time_arguments import since_instant, typed_instant
+from scheduler.cli.times import ago, schedule_text, took, zone_of_document
 from scheduler.cli.trigger_fire import parse_inputs
 from scheduler.domain.instants import parse_rfc3339
+from scheduler.domain.zones import zone_of
 from scheduler.errors import (
     BadCron,
     ConfigError,
@@ -124,15 +126,60 @@ def test_filters_that_contradict_each_other_are_refused() -> None:
         filters(DEFAULTS, task="u", trigger="t/n")
 
 
-def test_since_is_a_duration_back_or_an_instant() -> None:
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("1h30m", "2026-11-21T10:30:00Z"),
+        ("3d", "2026-11-18T12:00:00Z"),
+        ("99999d", "1970-01-01T00:00:00Z"),
+        ("now", "2026-11-21T12:00:00Z"),
+        ("2026-11-21T02:00:00+01:00", "2026-11-21T01:00:00Z"),
+        ("2026-11-20", "2026-11-19T23:00:00Z"),
+        ("2026-11-20T14:30", "2026-11-20T13:30:00Z"),
+        (" 2026-11-20 14:30:15.5 ", "2026-11-20T13:30:15.5Z"),
+        # The clocks skip it, and show it twice.
+        ("2026-03-29T02:30", "2026-03-29T01:00:00Z"),
+        ("2026-10-25T02:30", "2026-10-25T00:30:00Z"),
+        ("1900-01-01", "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_times_are_typed_in_short_in_the_zone_that_is_meant(text: str, instant: str) -> None:
+    assert typed_instant(text, "--from", NOW, zone_of("Europe/Paris")) == parse_rfc3339(instant)
+
+
+def test_a_duration_may_lie_ahead_and_a_day_may_mean_all_of_it() -> None:
+    utc = zone_of("UTC")
+    assert typed_instant("2h", "--until", NOW, utc, ahead=True) == parse_rfc3339("2026-11-21T14:00:00Z")
+    assert typed_instant("2026-11-21", "--to", NOW, utc, to_its_end=True) == parse_rfc3339("2026-11-22T00:00:00Z") - 1
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "2026", "2026-13-01", "2026-02-30", "25:00", "9999-12-31T25:00"])
+def test_what_is_no_time_is_told_what_would_be_one(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--from: .* is no time: write 2h \(2h ago\), 2026-11-25, 2026-11-25T14:00 or"):
+        typed_instant(text, "--from", NOW, zone_of("UTC"))
+
+
+def test_since_is_in_utc_unless_somebody_says_otherwise() -> None:
     assert since_instant(None, NOW) is None
-    assert since_instant("1h30m", NOW) == parse_rfc3339("2026-11-21T10:30:00Z")
-    assert since_instant("2026-11-21T02:00:00+01:00", NOW) == parse_rfc3339("2026-11-21T01:00:00Z")
-    assert since_instant("99999d", NOW) == 0
-    with pytest.raises(SpecError, match="neither a duration such as 1h nor a time"):
-        since_instant("yesterday", NOW)
-    with pytest.raises(SpecError, match="add Z or an offset"):
-        since_instant("2026-11-21T02:00:00", NOW)
+    assert since_instant("2026-11-21", NOW) == parse_rfc3339("2026-11-21T00:00:00Z")
+    assert since_instant("2026-11-21", NOW, zone_of("Asia/Tokyo")) == parse_rfc3339("2026-11-20T15:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "now"),
+        (-1, "1 s ago"),
+        (59, "in 59 s"),
+        (-119, "1 min ago"),
+        (3_600, "in 1 h"),
+        (-47 * 3_600, "47 h ago"),
+        (-48 * 3_600, "2 d ago"),
+    ],
+)
+def test_how_long_ago_is_told_in_one_unit(seconds: int, words: str) -> None:
+    assert ago(NOW + seconds * 1_000_000, NOW) == words
+    assert ago(None, NOW) is None
 
 
 def test_inputs_are_json_where_they_can_be_and_text_else() -> None:
