@@ -31,8 +31,9 @@ def refusal_of(overlap: Overlap, open_runs: int) -> Reason | None:
 def admit(fires: Iterable[Fire], overlap: Overlap, open_runs: int) -> tuple[list[Fire], list[tuple[Fire, Reason]]]:
     """The fires that become runs, oldest first, and those that are skipped, each with its reason.
 
-    `open_runs` counts the trigger's open scheduled runs, beside which at least one may fire (`refusal_of`). Of slots decided together every policy but `allow_all` and
-    `buffer_all` keeps the newest only: the others would have been overtaken before they could start.
+    `open_runs` counts the trigger's open scheduled runs, beside which at least one may fire (`refusal_of`). Of slots
+    decided together every policy but `allow_all` and `buffer_all` keeps the newest only: the others would have been
+    overtaken before they could start.
     """
     kept = sorted(fires, key=lambda item: item.slot)
     if overlap == "allow_all" or not kept:

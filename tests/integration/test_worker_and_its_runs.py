@@ -12,8 +12,6 @@ import pytest
 
 from executors import Deferred, Executor, Outcome, Poll, RunContext, Succeeded, Until
 from executors.external_job import ExternalJob, Job, JobStatus
-from scheduler.domain.instants import to_datetime
-from scheduler.domain.retry import RetryPolicy
 from tests.integration.waiting_world import WaitingWorld
 
 

@@ -16,7 +16,6 @@ from scheduler.loop.containing import contained, tasks_contained
 from scheduler.schedules import Trigger
 from scheduler.testing import Harness
 
-
 KEY = {"project": "flytesnacks", "domain": "development", "task": "report", "name": "t"}
 
 
