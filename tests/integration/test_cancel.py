@@ -8,10 +8,11 @@ import pytest
 
 from scheduler.domain.run import Phase
 from scheduler.domain.task import TaskSpec
+from scheduler.domain.trigger import Overlap
 from scheduler.errors import Conflict, NotFound
 from scheduler.services.finish import Ended
 from scheduler.services.recover import expire_runs
-from scheduler.services.take import Execution
+from scheduler.services.take import Execution, next_ready_at
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
 from tests.integration.worlds import World, key, only, retrying, trigger
@@ -101,6 +102,17 @@ def test_a_cancelled_run_that_is_handed_back_is_aborted(world: World) -> None:
     world.client.cancel_run(execution.run.name)
     assert world.hand_back("w1", execution) == 1
     assert (shown(world)["phase"], shown(world)["error"]) == ("ABORTED", "cancelled by tester")
+
+
+@pytest.mark.parametrize("overlap", ["allow_all", "buffer_all"])
+def test_a_queued_run_whose_end_is_intended_is_not_started(world: World, overlap: Overlap) -> None:
+    world.deploy(trigger(overlap=overlap))
+    world.step("12:01")
+    world.sql("UPDATE runs SET intent = 'cancel', intent_note = 'by plain SQL'")
+    assert world.take() == []
+    assert world.store.run(next_ready_at, ["logging"]) is None
+    world.sql("UPDATE runs SET intent = NULL")
+    assert len(world.take()) == 1
 
 
 def test_a_second_cancel_of_a_running_run_changes_nothing(world: World) -> None:

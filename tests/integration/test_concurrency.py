@@ -17,10 +17,11 @@ from scheduler.domain.automation import Cron
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import SECOND
 from scheduler.services.fire import fire_due
+from scheduler.services.recover import recover_runs
 from scheduler.store.runs import NewRun
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
-from tests.integration.worlds import World, definition, instant, key, only, retrying, trigger
+from tests.integration.worlds import LEASE, World, definition, instant, key, only, retrying, trigger
 
 pytestmark = pytest.mark.postgres
 
@@ -178,6 +179,40 @@ def test_firing_planning_deploying_and_commanding_at_once_decide_every_slot_once
     for number in range(14, 40):  # nobody paused these
         ledger = world.ledger(f"t{number}")
         assert ledger == [f"12:{minute:02}" for minute in range(1, 14)]
+
+
+def test_lost_runs_that_one_worker_takes_back_are_left_out_by_the_others(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.register()
+    world.step("12:01")
+    assert len(world.take()) == 2
+    world.sql("UPDATE workers SET alive = false")
+    with world.store.begin() as first:
+        taken_back = recover_runs(first, "w2", lease=LEASE, max_lost=5, limit=1, judge=False)
+        assert len(taken_back.requeued) == 1
+        with world.store.begin() as second:
+            # Without the lock it would wait for the first, and count the loss once more.
+            second.connection.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
+            others = recover_runs(second, "w3", lease=LEASE, max_lost=5, limit=9, judge=False)
+    assert len(others.requeued) == 1
+    assert {*taken_back.requeued, *others.requeued} == {run["name"] for run in world.runs()}
+    assert world.rows("SELECT lost FROM runs") == [(1,), (1,)]
+
+
+def test_a_run_that_is_cancelled_while_its_turn_is_taken_does_not_start(world: World) -> None:
+    world.deploy(trigger(overlap="buffer_all"))
+    world.register()
+    world.step("12:01")
+    taken: list[Any] = []
+    thread = threading.Thread(target=lambda: taken.append(world.take()))
+    with world.store.begin() as tx:
+        tx.runs.cancel([only(world.runs())["name"]], tx.now(), "cancelled")
+        thread.start()
+        # It found the run as it was before, and waits for what becomes of its row.
+        _until(lambda: bool(world.rows("SELECT 1 FROM pg_locks WHERE NOT granted")))
+    thread.join()
+    assert taken == [[]]
+    assert world.phases() == {"12:01": "ABORTED"}
 
 
 def test_a_deploy_that_waited_for_a_lock_decides_by_the_time_it_got_it(world: World) -> None:

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from scheduler.domain.automation import FixedRate
 from scheduler.domain.task import TaskSpec
 from scheduler.domain.trigger import CatchUp
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
-from tests.integration.worlds import World, key, only, retrying, spoken, trigger
+from tests.integration.worlds import PLENTY, World, key, only, retrying, spoken, trigger
 
 
 @pytest.fixture
@@ -106,6 +107,22 @@ def test_a_serial_run_is_taken_as_it_fires_where_nothing_else_is_open(world: Wor
     fired = world.fire(owner="w1", room={"logging": 5}, places=5)
     assert len(fired.taken) == 1
     assert world.phases() == {"12:01": "RUNNING"}
+
+
+def test_of_several_serial_runs_fired_together_only_the_first_is_taken(world: World) -> None:
+    world.deploy(trigger(automation=FixedRate(10, "second"), overlap="buffer_all"))
+    fired = world.at("12:01:10").fire(owner="w1", room=PLENTY, places=9)
+    assert len(fired.runs) == 7
+    assert [spoken(run.scheduled_at or 0) for run in fired.taken] == ["12:00:10"]
+    assert sorted(world.phases().values()) == ["QUEUED"] * 6 + ["RUNNING"]
+    assert world.take() == []
+
+
+def test_a_serial_run_is_not_taken_as_it_fires_while_an_earlier_one_is_open(world: World) -> None:
+    world.deploy(trigger(overlap="buffer_all"))
+    assert len(world.at("12:01").fire(owner="w1", room=PLENTY, places=9).taken) == 1
+    fired = world.at("12:02").fire(owner="w1", room=PLENTY, places=9)
+    assert (len(fired.runs), fired.taken) == (1, ())
 
 
 def test_manual_runs_neither_count_nor_wait(world: World) -> None:

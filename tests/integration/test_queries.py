@@ -50,6 +50,11 @@ def test_a_trigger_is_shown_with_when_it_last_fired(world: World) -> None:
     world.step("12:01:07")
     shown = world.trigger()
     assert spoken(shown["triggered_at"]) == "12:01:07"
+    world.deploy(trigger(overlap="skip"))
+    world.step("12:02")
+    world.client.deactivate(key())
+    assert world.ledger() == ["12:01", "overlap 12:02–12:02 ×1"]
+    assert spoken(world.trigger()["triggered_at"]) == "12:01:07", "a look that fires nothing is no fire"
     assert shown["automation"] == {"cron": {"expression": "* * * * *"}}
     with pytest.raises(NotFound):
         world.trigger("nobody")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+
+from psycopg import Notify
 
 from scheduler.client import Client
 from scheduler.domain.automation import At, Automation, Cron
@@ -21,8 +24,9 @@ from scheduler.services.plan import Planning
 from scheduler.services.recover import Recovered, hand_back, recover_runs
 from scheduler.services.sync import plan_after_clock_set_back, refresh_summaries, sync_triggers
 from scheduler.services.take import Execution, describe_runs, take_runs
+from scheduler.store.connections import connect
 from scheduler.store.runs import TakenRun
-from scheduler.store.transaction import Store
+from scheduler.store.transaction import CHANNEL, Store
 from tests.conftest import ManualClock
 
 MINUTE = 60 * SECOND
@@ -160,6 +164,35 @@ class World:
 
     def hand_back(self, owner: str, *executions: Execution) -> int:
         return self.store.run(hand_back, owner, [(held.run.name, held.run.fence) for held in executions])
+
+    @contextmanager
+    def listening(self) -> Iterator[Callable[[], bool]]:
+        """Hears what other workers hear: the function tells whether a notice came since it was last asked."""
+        if self.store.dialect.name == "sqlite":
+            seen = self._notices()
+
+            def heard() -> bool:
+                nonlocal seen
+                before, seen = seen, self._notices()
+                return seen != before
+
+            yield heard
+            return
+        with connect(self.store.engine.url) as connection:
+            notices: list[Notify] = []
+            connection.add_notify_handler(notices.append)
+            connection.execute(f"LISTEN {CHANNEL}")
+
+            def heard() -> bool:
+                connection.execute("SELECT 1")  # The server tells of what was committed before it answers.
+                came = bool(notices)
+                notices.clear()
+                return came
+
+            yield heard
+
+    def _notices(self) -> list[tuple[Any, ...]]:
+        return self.rows(f"SELECT value FROM meta WHERE key = '{CHANNEL}'")
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
