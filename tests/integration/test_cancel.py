@@ -115,6 +115,13 @@ def test_a_queued_run_whose_end_is_intended_is_not_started(world: World, overlap
     assert len(world.take()) == 1
 
 
+def test_a_run_whose_end_is_intended_keeps_no_other_from_its_tasks_place(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"), spec=TaskSpec("logging", max_concurrent_runs=1))
+    world.step("12:01")
+    world.sql("UPDATE runs SET intent = 'cancel' WHERE substr(name, 1, 2) = 'a-'")
+    assert [execution.trigger for execution in world.take()] == ["b"]
+
+
 def test_a_second_cancel_of_a_running_run_changes_nothing(world: World) -> None:
     execution = running(world)
     world.client.cancel_run(execution.run.name)

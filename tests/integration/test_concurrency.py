@@ -199,14 +199,18 @@ def test_lost_runs_that_one_worker_takes_back_are_left_out_by_the_others(world: 
     assert world.rows("SELECT lost FROM runs") == [(1,), (1,)]
 
 
-def test_a_run_that_is_cancelled_while_its_turn_is_taken_does_not_start(world: World) -> None:
+@pytest.mark.parametrize("ending", ["cancelled", "paused"])
+def test_a_run_that_ends_while_its_turn_is_taken_does_not_start(world: World, ending: str) -> None:
     world.deploy(trigger(overlap="buffer_all"))
     world.register()
     world.step("12:01")
     taken: list[Any] = []
     thread = threading.Thread(target=lambda: taken.append(world.take()))
     with world.store.begin() as tx:
-        tx.runs.cancel([only(world.runs())["name"]], tx.now(), "cancelled")
+        if ending == "cancelled":
+            tx.runs.cancel([only(world.runs())["name"]], tx.now(), "cancelled")
+        else:
+            tx.runs.abort_unstarted([only(world.rows("SELECT id FROM triggers"))[0]], tx.now(), "paused")
         thread.start()
         # It found the run as it was before, and waits for what becomes of its row.
         _until(lambda: bool(world.rows("SELECT 1 FROM pg_locks WHERE NOT granted")))
