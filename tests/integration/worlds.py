@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from psycopg import Notify
+import psycopg
 
 from scheduler.client import Client
 from scheduler.domain.automation import At, Automation, Cron
@@ -24,7 +24,6 @@ from scheduler.services.plan import Planning
 from scheduler.services.recover import Recovered, hand_back, recover_runs
 from scheduler.services.sync import plan_after_clock_set_back, refresh_summaries, sync_triggers
 from scheduler.services.take import Execution, describe_runs, take_runs
-from scheduler.store.connections import connect
 from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import CHANNEL, Store
 from tests.conftest import ManualClock
@@ -178,8 +177,9 @@ class World:
 
             yield heard
             return
-        with connect(self.store.engine.url) as connection:
-            notices: list[Notify] = []
+        url = self.store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            notices: list[psycopg.Notify] = []
             connection.add_notify_handler(notices.append)
             connection.execute(f"LISTEN {CHANNEL}")
 
