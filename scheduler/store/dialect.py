@@ -116,6 +116,10 @@ class Dialect(Protocol):
         """Lets one migration run at a time."""
         ...
 
+    def encoding(self, connection: Connection) -> str:
+        """How the database stores texts; nothing but UTF8 can store them all."""
+        ...
+
     def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
         """Statements in the block may take much longer than others, and are still waited for."""
         ...
@@ -191,6 +195,11 @@ class PostgresDialect:
         connection.execute(text("SET LOCAL application_name = 'upgrade of trigger-scheduler'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._MIGRATION_LOCK})
 
+    def encoding(self, connection: Connection) -> str:
+        from scheduler.store.connections import server_encoding
+
+        return server_encoding(connection)
+
     def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
         from scheduler.store.connections import long_statements
 
@@ -254,6 +263,9 @@ class SqliteDialect:
 
     def advisory_lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE is the lock."""
+
+    def encoding(self, connection: Connection) -> str:
+        return "UTF8"
 
     def long_statements(self, connection: Connection) -> AbstractContextManager[None]:
         return nullcontext()

@@ -12,10 +12,12 @@ from typing import Final
 from sqlalchemy import Connection, inspect, text
 
 from scheduler.errors import SchemaMismatch, StoreUnavailable
+from scheduler.store.dialect import Dialect
 from scheduler.store.engine import begin_reading, translated_errors
 from scheduler.store.transaction import Store, Transaction
 from scheduler.store.urls import sqlite_file
 
+UTF8: Final = "UTF8"
 _REVISION: Final = re.compile(r"r(\d{4})_\w+\.py")
 
 
@@ -26,6 +28,8 @@ class SchemaState:
     found: str | None
     needed: str
     known: bool
+    encoding: str = UTF8
+    """How the database stores texts."""
 
     @property
     def current(self) -> bool:
@@ -44,17 +48,18 @@ def schema_state(store: Store) -> SchemaState:
     if file is not None and not file.exists():
         return SchemaState(None, _revisions()[0], True)
     with translated_errors(), store.engine.connect() as connection, begin_reading(connection):
-        return _found_on(connection)
+        return _found_on(connection, store.dialect)
 
 
 def schema_seen(tx: Transaction) -> SchemaState:
     """What schema the database has, as this transaction sees it."""
-    return _found_on(tx.connection)
+    return _found_on(tx.connection, tx.dialect)
 
 
 def require_schema(store: Store) -> None:
-    """Raises `SchemaMismatch`, saying the command that mends it, unless schema and code fit."""
+    """Raises `SchemaMismatch`, saying the command that mends it, unless schema and code fit, and every text can be stored."""
     state = schema_state(store)
+    _require_encoding(state)
     if state.current:
         return
     if state.found is None:
@@ -86,6 +91,7 @@ def upgrade_schema(store: Store) -> SchemaState:
 
 def _upgrade(store: Store) -> SchemaState:
     before = schema_state(store)
+    _require_encoding(before)
     if not before.known:
         require_schema(store)
     if before.current:
@@ -111,18 +117,26 @@ def _upgrade(store: Store) -> SchemaState:
     return before
 
 
+def _require_encoding(state: SchemaState) -> None:
+    if state.encoding != UTF8:
+        raise SchemaMismatch(
+            f"the database stores texts as {state.encoding or 'an unknown encoding'}, which cannot hold all of them: make "
+            "another one, `CREATE DATABASE scheduler ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0`, and name it in database.url"
+        )
+
+
 def table_names(store: Store) -> list[str]:
     """The tables that are there."""
     with translated_errors():
         return inspect(store.engine).get_table_names()
 
 
-def _found_on(connection: Connection) -> SchemaState:
+def _found_on(connection: Connection, dialect: Dialect) -> SchemaState:
     found: str | None = None
     if inspect(connection).has_table("alembic_version"):
         found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     needed, known = _revisions()
-    return SchemaState(found, needed, found is None or found in known)
+    return SchemaState(found, needed, found is None or found in known, dialect.encoding(connection))
 
 
 @lru_cache(maxsize=1)

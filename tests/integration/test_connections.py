@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.errors import StoreError, StoreUnavailable
+from scheduler.errors import SchemaMismatch, StoreError, StoreUnavailable
 from scheduler.reading.database_url import normalise_url
 from scheduler.store.notifications import Listener
 from scheduler.store.transaction import Store, Transaction
-from scheduler.store.upgrade import table_names, upgrade_schema
+from scheduler.store.upgrade import require_schema, table_names, upgrade_schema
 from tests.postgres import TcpServer, free_port, tcp_server
 
 pytestmark = pytest.mark.postgres
@@ -242,3 +242,19 @@ def test_of_several_servers_the_one_that_may_be_written_is_taken(tcp: TcpServer,
     with tcp_server("default_transaction_read_only=on") as other:
         hosts = f"127.0.0.1:{other.port},127.0.0.1:{tcp.port}"
         works(f"postgresql://postgres:secret@{hosts}/{database}?target_session_attrs=read-write")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_store_every_text_is_refused(encoding: str, tcp: TcpServer) -> None:
+    name = f"in_{encoding.lower()}"
+    with _admin(tcp) as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    with opened(tcp.url(name)) as store:
+        for refused in (upgrade_schema, require_schema):
+            with pytest.raises(SchemaMismatch, match=f"as {encoding}, .*CREATE DATABASE scheduler ENCODING 'UTF8'"):
+                refused(store)
+        assert table_names(store) == []
+    with _admin(tcp) as admin:
+        # What is advised works.
+        admin.execute(f"CREATE DATABASE {name}_mended ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0")
+    works(tcp.url(f"{name}_mended"))
