@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -23,9 +22,35 @@ from tests.postgres import free_port, system_user
 class Pooler:
     """A running pgbouncer: `url(…)` is a database of the server's through it."""
 
-    def __init__(self, port: int, log: Path) -> None:
+    def __init__(self, port: int, mode: str, folder: Path) -> None:
         self.port = port
-        self.log = log
+        self.mode = mode
+        self.log = folder / "log"
+        self._settings = folder / "pgbouncer.ini"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it listens."""
+        command = ["pgbouncer", "-q", str(self._settings)]
+        self._process = subprocess.Popen(
+            command, user=system_user(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        eventually(lambda: _answers(self.port), "pgbouncer listens", 10)
+
+    def stop(self) -> None:
+        """Ends it at once; connections are cut."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+
+    def restart(self) -> None:
+        """Ends it and starts it again at the same address."""
+        self.stop()
+        self.start()
 
     def url(self, behind: str, query: str = "") -> str:
         """The URL of a database of the server, this pooler in between."""
@@ -34,12 +59,15 @@ class Pooler:
 
 
 @contextmanager
-def pgbouncer(server_url: str, mode: str, **settings: str) -> Iterator[Pooler]:
-    """A pooler in front of the URL's server, which it reaches by its socket; skips the test where there is none."""
+def pgbouncer(server_url: str, mode: str, *, tls: tuple[Path, Path] | None = None, **settings: str) -> Iterator[Pooler]:
+    """A pooler in front of the URL's server, which it reaches by its socket; skips the test where there is none.
+
+    `tls` is the key and the certificate that it shows to clients.
+    """
     if shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="scheduler-pgbouncer-"))
-    pooler = Pooler(free_port(), folder / "log")
+    pooler = Pooler(free_port(), mode, folder)
     chosen = {
         "listen_addr": "127.0.0.1",
         "listen_port": str(pooler.port),
@@ -47,31 +75,24 @@ def pgbouncer(server_url: str, mode: str, **settings: str) -> Iterator[Pooler]:
         "pool_mode": mode,
         "auth_type": "any",
         "logfile": str(pooler.log),
-        "pidfile": "",
         "default_pool_size": "10",
     }
+    if tls is not None:
+        # Not where they were made: pytest's own folder is closed to other users.
+        key, shown = (Path(shutil.copy(file, folder)) for file in tls)
+        chosen |= {"client_tls_key_file": str(key), "client_tls_cert_file": str(shown)}
     lines = [f"{name} = {value}" for name, value in (chosen | settings).items()]
     there = f"* = host={make_url(server_url).query['host']} port=5432 user=postgres"
     (folder / "pgbouncer.ini").write_text("\n".join(["[databases]", there, "[pgbouncer]", *lines, ""]))
     user = system_user()
     if user is not None:
-        shutil.chown(folder, user)
-    process = subprocess.Popen(
-        ["pgbouncer", "-q", str(folder / "pgbouncer.ini")],
-        user=user,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        for file in (folder, *folder.iterdir()):
+            shutil.chown(file, user)
+    pooler.start()
     try:
-        eventually(lambda: _answers(pooler.port), f"pgbouncer listens:\n{_read(pooler.log)}", 10)
         yield pooler
     finally:
-        process.send_signal(signal.SIGQUIT)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+        pooler.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -80,16 +101,21 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     key, certificate = folder / "tls.key", folder / "tls.crt"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
-    user = system_user()
-    if user is not None:
-        shutil.chown(key, user)
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-nodes",
+        "-days",
+        "2",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+    ]
+    words += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    words += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
     return key, certificate
 
 
@@ -97,7 +123,3 @@ def _answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _read(log: Path) -> str:
-    return log.read_text() if os.path.exists(log) else ""

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
 from sqlalchemy import URL, Connection
 
 from scheduler.errors import StoreError
@@ -64,7 +66,10 @@ class PostgresConnection(psycopg.Connection[Any]):
     _begin: str = _BEGIN
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """As psycopg's, within `answer_within` and until `given_up`: then `psycopg.OperationalError`."""
+        """As psycopg's, within `answer_within` and until `given_up`: then `psycopg.OperationalError`.
+
+        Raises `StoreError` where a pooler allows no transaction.
+        """
         # Whoever says how long to wait, for notifications, waits for no answer.
         seconds = self.answer_within if kwargs.get("timeout") is None else None
         try:
@@ -74,6 +79,14 @@ class PostgresConnection(psycopg.Connection[Any]):
                 self._cancel()
             self.pgconn.finish()
             raise psycopg.OperationalError(str(error)) from None
+        except psycopg.errors.ProtocolViolation as error:
+            if "statement pooling" not in str(error):
+                raise
+            self.pgconn.finish()
+            raise StoreError(
+                "the pooler in front of the database pools statements, and transactions are needed: "
+                "set its pool_mode to session or transaction"
+            ) from None
 
     def _bounded(self, gen: Generator[Any, Any, T], seconds: float | None) -> Generator[Any, Any, T]:
         # psycopg comes by ten times a second, also while nothing arrives.
@@ -106,20 +119,30 @@ class PostgresConnection(psycopg.Connection[Any]):
         """Begins a transaction under the settings that were not given with the connection."""
         self.execute(self._begin, prepare=False)
 
-    def greet(self) -> None:
-        """Finds out who answers, and applies this package's settings: to the session, or behind a pooler by transaction."""
+    def greet(self, options: dict[str, str]) -> None:
+        """Finds out who answers, and applies this package's settings: to the session, or behind a pooler by transaction.
+
+        `options` are the settings that were given with the connection; a pooler may have kept them to itself.
+        """
         row = self.execute(_GREETING, (list(_SETTINGS),), prepare=False).fetchone()
         assert row is not None
         self.process, given = row
-        settings = [(name, value) for name, value in _SETTINGS.items() if name not in given]
+        settings = {name: value for name, value in _SETTINGS.items() if name not in given}
         # A pooler tells its clients a process number of its own. The next transaction may meet a session that has neither
         # these settings nor the statements that were prepared.
         self.pooled = self.process != self.pgconn.backend_pid
         if self.pooled:
             self.prepare_threshold = None
-            self._begin = "; ".join([_BEGIN, *(f"SET LOCAL {name} = '{value}'" for name, value in settings)])
+            self._begin = f"{_BEGIN}; {self._setting(settings | options, local=True)}"
         elif settings:
-            self.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings), prepare=False)
+            self.execute(self._setting(settings, local=False), prepare=False)
+
+    def _setting(self, settings: Mapping[str, str], *, local: bool) -> str:
+        # Not SET, for which a list of schemas would be the name of one.
+        calls = [
+            SQL("set_config({}, {}, {})").format(name, value, local).as_string(self) for name, value in settings.items()
+        ]
+        return f"SELECT {', '.join(calls)}"
 
 
 class _OverdueError(Exception):
@@ -141,20 +164,29 @@ class Connector:
 
         Raises `psycopg.Error` where the server is away or refuses, `StoreError` where the URL can never work.
         """
+        keywords = connection_keywords(self.url)
+        options = keywords.get("options") or os.environ.get("PGOPTIONS") or ""
         try:
-            conninfo = make_conninfo(**connection_keywords(self.url))
-            connection = PostgresConnection.connect(conninfo, autocommit=True)
+            try:
+                connection = self._connect(keywords)
+            except psycopg.OperationalError as error:
+                if not options or "unsupported startup parameter" not in str(error):
+                    raise
+                connection = self._connect(keywords | {"options": ""})
         except psycopg.ProgrammingError as error:
             if error.sqlstate is not None:
                 raise  # The server's word, not the driver's.
             raise StoreError(f"the database URL cannot be used: {' '.join(str(error).split())}") from None
         connection.answer_within, connection.given_up = self.answer_within, self.given_up
         try:
-            connection.greet()
+            connection.greet(settings_of(options))
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connect(self, keywords: Mapping[str, Any]) -> PostgresConnection:
+        return PostgresConnection.connect(make_conninfo(**keywords), autocommit=True)
 
 
 def server_encoding(connection: Connection) -> str:
@@ -220,6 +252,24 @@ def connection_keywords(url: URL) -> dict[str, Any]:
     # Not for the user to choose: in another one there are texts that cannot be sent.
     keywords["client_encoding"] = "UTF8"
     return keywords
+
+
+def settings_of(options: str) -> dict[str, str]:
+    """The settings in a text of libpq's `options`: `-c name=value`, `-cname=value` and `--name=value`."""
+    words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", options)]
+    found: dict[str, str] = {}
+    left = iter(words)
+    for word in left:
+        if word == "-c":
+            text = next(left, "")
+        elif word.startswith(("-c", "--")):
+            text = word[2:]
+        else:
+            continue
+        name, equals, value = text.partition("=")
+        if equals:
+            found[name.replace("-", "_").lower()] = value
+    return found
 
 
 def _one(name: str, value: str | Sequence[str]) -> str:
