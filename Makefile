@@ -15,6 +15,10 @@ HEAVY ?= -n 3
 AFTER_TEST ?=
 # Set for a tenth of the whole bench.
 QUICK_BENCH ?=
+# How many worlds `make simulate` plays, from which seed on, and in how many processes.
+WORLDS ?= 5000
+FIRST ?= 1000
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export DO_NOT_TRACK = 1
 
 .PHONY: help run test test-all lint format simulate bench bench-schedules clean
@@ -39,8 +43,8 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 format: $(VENV)/.installed-dev ## let ruff arrange the code
 	@cd "$(ROOT)" && "$(BIN)/ruff" check --fix . ; "$(BIN)/ruff" format .
 
-simulate: $(VENV)/.installed-dev ## random worlds in virtual time: make simulate WORLDS=5000, or SEED=17 for one
-	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation --seed $(or $(SEED),1) --count $(if $(SEED),1,$(or $(WORLDS),1000))
+simulate: $(VENV)/.installed-dev ## more worlds than CI plays, on every core, PostgreSQL too: WORLDS=5000, or SEED=17 for one
+	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation $(if $(SEED),--seed $(SEED),--seed $(FIRST) --count $(WORLDS) --jobs $(JOBS))
 
 bench: $(VENV)/.installed-dev ## whole lives of runs beside APScheduler 3 and raw inserts, in one run of about ten minutes
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench $(if $(QUICK_BENCH),--quick)

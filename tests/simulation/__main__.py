@@ -2,7 +2,7 @@
 
 Prints the story of the world and what was wrong in it. `--count` plays that many seeds from there on and prints only what
 fails; `--steps` says how much happens in each. `--postgres URL` plays on an empty PostgreSQL database, which every world
-empties again.
+empties again. `--jobs` plays `--count` worlds in so many processes, and long ones and worlds on PostgreSQL besides.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import sys
 import traceback
 
+from tests.simulation.packs import play_all
 from tests.simulation.play import STEPS, WorldFailedError, universe
 
 
@@ -20,7 +21,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--postgres", metavar="URL")
+    parser.add_argument("--jobs", type=int, metavar="PROCESSES")
     wanted = parser.parse_args()
+    if wanted.jobs is not None:
+        if wanted.postgres or wanted.steps != STEPS:
+            parser.error(
+                "--jobs plays on databases of its own, with steps of its own: leave --postgres and --steps out"
+            )
+        return 1 if play_all(wanted.seed, wanted.count, wanted.jobs, print) else 0
     failed = 0
     with universe(wanted.postgres) as here:
         for seed in range(wanted.seed, wanted.seed + wanted.count):

@@ -14,19 +14,21 @@ from pathlib import Path
 import pytest
 
 from scheduler.domain.instants import SECOND
+from tests.simulation.faults import Garden, random_run_name
 from tests.simulation.invariants import violations
-from tests.simulation.play import Universe, WorldFailedError, universe
+from tests.simulation.packs import LONG, Pack, packs
+from tests.simulation.play import STEPS, Universe, WorldFailedError, universe
 from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
 # So many worlds are searched for one that has what a test needs; most tests find it in the first.
 FEW = 100
-# In packs, so that several processes have their share.
+# In packs, so that several processes have their share: a thousand worlds in all. `make simulate` plays more of each kind.
 QUICK = [range(first, first + 25) for first in range(0, 200, 25)]
-HEAVY = [range(first, first + 100) for first in range(1_000, 6_000, 100)]
-LONG = [range(first, first + 2) for first in range(10_000, 10_020, 2)]
+HEAVY = [range(first, first + 50) for first in range(1_000, 1_800, 50)]
+LONG_ONES = [range(first, first + 2) for first in range(10_000, 10_010, 2)]
 ON_POSTGRES = range(20_000, 20_006)
-MANY_ON_POSTGRES = range(20_100, 20_300)
+MANY_ON_POSTGRES = [range(first, first + 20) for first in range(20_100, 20_160, 20)]
 
 
 @pytest.mark.parametrize("seeds", QUICK, ids=str)
@@ -43,10 +45,10 @@ def test_many_worlds_keep_every_promise(seeds: range, here: Universe) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("seeds", LONG, ids=str)
+@pytest.mark.parametrize("seeds", LONG_ONES, ids=str)
 def test_long_worlds_keep_every_promise(seeds: range, here: Universe) -> None:
     for seed in seeds:
-        here.play(seed, steps=1_200)
+        here.play(seed, steps=LONG)
 
 
 @pytest.fixture
@@ -63,8 +65,9 @@ def test_worlds_on_postgresql_keep_every_promise(over_there: Universe) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.postgres
-def test_many_worlds_on_postgresql_keep_every_promise(over_there: Universe) -> None:
-    for seed in MANY_ON_POSTGRES:
+@pytest.mark.parametrize("seeds", MANY_ON_POSTGRES, ids=str)
+def test_many_worlds_on_postgresql_keep_every_promise(seeds: range, over_there: Universe) -> None:
+    for seed in seeds:
         over_there.play(seed)
 
 
@@ -183,6 +186,25 @@ def test_what_fired_for_an_inactive_time_is_noticed(here: Universe) -> None:
     for model in world.triggers.values():
         model.periods.clear()
     assert "nothing_fired_for_an_inactive_time" in {fault.partition(":")[0] for fault in violations(world)}
+
+
+def test_what_ci_has_no_time_for_is_played_in_packs_of_every_kind() -> None:
+    told: dict[tuple[bool, int], list[int]] = {}
+    for pack in packs(1_000, 2_000, lambda: "postgresql://new"):
+        told.setdefault((pack.url is not None, pack.steps), []).extend(pack.seeds)
+    assert told == {
+        (False, STEPS): list(range(1_000, 3_000)),
+        (False, LONG): list(range(1_000, 1_008)),
+        (True, STEPS): list(range(1_000, 1_080)),
+    }
+
+
+def test_a_pack_tells_each_world_that_failed_and_plays_on() -> None:
+    with Garden() as garden:
+        random_run_name(garden)
+        failures = Pack(range(3)).play()
+    assert [failure.partition(",")[0] for failure in failures] == ["seed 0", "seed 1", "seed 2"]
+    assert Pack(range(3)).play() == []
 
 
 def test_a_failing_world_says_how_to_play_it_again(here: Universe) -> None:
