@@ -37,6 +37,7 @@ from scheduler.services.projects import admit
 from scheduler.services.reopen import retry_run
 from scheduler.services.restored import abort_restored, begin_epoch, skip_restored
 from scheduler.services.specs import StoredSpec
+from scheduler.services.sync import refresh_summaries
 from scheduler.store.transaction import Store, Transaction
 
 __all__ = [
@@ -483,8 +484,10 @@ class Client:
         if not catch_up:
             while self._run(abort_restored, _BATCH) >= _BATCH:
                 pass
-            while self._run(skip_restored, self._planning, _BATCH):
-                pass
+            claimed = _BATCH
+            while claimed:
+                claimed, tasks = self._run(skip_restored, self._planning, _BATCH)
+                self._run(refresh_summaries, tasks)
         return epoch
 
     def fire(self, key: TriggerKey, *, inputs: Mapping[str, Any] | None = None, request_key: str | None = None) -> str:

@@ -19,6 +19,8 @@ from scheduler.domain.simple_schedules import Schedule
 
 # So many slots of an old plan are compared with the new schedule, the newest ones; what is older counts as changed.
 _COMPARED: Final = 100_000
+# Ranges of these reasons hold blacked-out slots too.
+_OF_ALL_SLOTS: Final = {Reason.PAUSED, Reason.DELETED, Reason.RESTORED, Reason.SCHEDULE_CHANGED}
 
 
 def skip_owed(
@@ -104,6 +106,25 @@ def settle(
         decided=decided,
     )
     return plan._replace(next_slot=None, due_at=None)
+
+
+def cut_off(item: SkippedRange, job: Job, now: Micros) -> SkippedRange | None:
+    """What is left of a skipped range once its slots after `now` are taken out; None if nothing is.
+
+    They are counted by `job`. Where the range is of an older schedule the count is as good as can be known.
+    """
+    if item.to_slot <= now or item.from_slot > now:
+        return item if item.to_slot <= now else None
+    before = item.from_slot - SECOND
+    if item.reason is Reason.CALENDAR:
+        stretches = job.blacked_out(before, now)
+        count, last = sum(each.count for each in stretches), stretches[-1].to_slot if stretches else 0
+    else:
+        free = item.reason not in _OF_ALL_SLOTS
+        count = job.count_free(before, now) if free else job.count(before, now)
+        last = job.last_before(now + 1, free=free) or 0
+    count = min(max(count, 1), item.count)
+    return SkippedRange(item.from_slot, max(item.from_slot, last), count, item.reason)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.overlap import Fire
 from scheduler.domain.planning import Plan, first_plan
-from scheduler.domain.settling import settle, skip_owed
+from scheduler.domain.settling import cut_off, settle, skip_owed
 from scheduler.domain.task import TaskSpec
 from scheduler.errors import Conflict, SpecError
 from scheduler.services.jobs import anchored_at, is_live, job_of, row_when_planned, wakes_at
@@ -58,6 +58,8 @@ class Batch:
     silenced: list[int] = field(default_factory=list)
     overtaken: list[int] = field(default_factory=list)
     """Triggers whose open runs are cancelled, because a newer one is to run in their place."""
+    rewound: dict[int, tuple[Job, Micros]] = field(default_factory=dict)
+    """Triggers planned again from an instant before their position, which is theirs with the schedule to count by."""
 
     def skipped_by_reason(self) -> dict[str, int]:
         """How many slots these decisions skip, by reason."""
@@ -145,8 +147,9 @@ def decide(
         batch.positions[due.trigger_id] = due.last_slot if adjoins else None
     decided_to = due.decided_to
     if plan.position is not None and plan.next_slot is not None and plan.next_slot <= plan.position:
-        # The clock was set back while nothing was planned: what lies behind the position may have its entry.
+        # The clock was set back while nothing was planned: what lies behind the position may have its run.
         decided_to = max(plan.position, decided_to or 0)
+        batch.rewound[due.trigger_id] = (job, now)
     elif decided_to is not None and plan.position is not None and plan.position >= decided_to:
         decided_to = None
     batch.advances.append(
@@ -164,12 +167,16 @@ def decide(
 
 
 def entries_before(tx: Transaction, due: DueRow, position: Micros) -> Callable[[Micros], bool] | None:
-    """Which slots after the position have an entry already; None where no slot can, the clock not having been set back."""
+    """Which slots after the position have a run already, or had one whose history is gone; None where no slot can.
+
+    Some can after the clock was set back. Slots that were skipped ahead of that are decided anew.
+    """
     if due.decided_to is None:
         return None
     slots = tx.runs.slots_with_run(due.trigger_id, position, due.decided_to)
     ranges = tx.ledger.overlapping(due.trigger_id, position, due.decided_to)
-    return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
+    pruned = [item for item in ranges if item.reason is Reason.PRUNED]
+    return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in pruned)
 
 
 def open_runs_of(tx: Transaction, rows: Iterable[Row]) -> dict[int, int]:
@@ -208,6 +215,8 @@ def insert_runs(tx: Transaction, new: Sequence[NewRun], now: Micros) -> list[tup
 def write_changes(tx: Transaction, batch: Batch) -> None:
     """Writes everything of a batch but its runs."""
     tx.triggers.record_planning(batch.changes)
+    if batch.rewound:
+        _cut_ranges(tx, batch.rewound)
     tx.ledger.append(batch.skips, batch.positions)
     tx.triggers.advance(batch.advances)
     if batch.overtaken:
@@ -217,6 +226,13 @@ def write_changes(tx: Transaction, batch: Batch) -> None:
         tx.runs.abort_unstarted(batch.silenced, tx.now(), "its trigger was paused or deleted before it started")
     if batch.planned:
         tx.triggers.mark_planned(batch.planned)
+
+
+def _cut_ranges(tx: Transaction, rewound: Mapping[int, tuple[Job, Micros]]) -> None:
+    """Cuts off what lies ahead of an instant to which the clock was set back: those slots are decided again."""
+    ahead = tx.ledger.lock_ahead([(trigger_id, now) for trigger_id, (_, now) in rewound.items()])
+    left = {key: [cut for item in items if (cut := cut_off(item, *rewound[key]))] for key, items in ahead.items()}
+    tx.ledger.replace(ahead, left)
 
 
 class _Before(NamedTuple):
@@ -269,6 +285,8 @@ def _plan_one(
     if same_schedule and not planned and row["error"] is not None:
         # Released from quarantine under the schedule it had: it owes everything since, and catch-up decides.
         slot = due.next_slot
+        if due.last_slot is not None and due.last_slot > now + planning.misfire_grace:
+            slot = job.next_after(now)  # The clock was set back since.
         plan = Plan((), (), due.last_slot, slot, None if slot is None else job.due_at(slot))
         decide(batch, due, row, job, plan, now)
         return

@@ -31,8 +31,12 @@ def abort_restored(tx: Transaction, limit: int) -> int:
     return tx.runs.abort_open(tx.now(), limit, "aborted: the database was restored from a backup")
 
 
-def skip_restored(tx: Transaction, planning: Planning, limit: int) -> int:
-    """Skips the slots that are due, of at most `limit` triggers, as `restored`; returns how many triggers it claimed."""
+def skip_restored(tx: Transaction, planning: Planning, limit: int) -> tuple[int, list[int]]:
+    """Skips the slots that are due, of at most `limit` triggers, as `restored`.
+
+    Returns how many triggers it claimed, and the tasks of those that somebody had written to: their summaries are the
+    caller's to refresh, in another transaction.
+    """
     dues = tx.triggers.claim_due(limit)
     rows = tx.triggers.load(due.trigger_id for due in dues)
     now = tx.now()
@@ -52,7 +56,7 @@ def skip_restored(tx: Transaction, planning: Planning, limit: int) -> int:
         decide(batch, due, row, job, plan, now)
     plan_anew(tx, changed, rows, planning, batch)
     write_plans(tx, batch)
-    return len(dues)
+    return len(dues), sorted({rows[due.trigger_id]["task_id"] for due in changed if due.trigger_id in rows})
 
 
 def _planned_job(row: Row | None, due: DueRow, now: Micros) -> Job | None:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from scheduler.domain.instants import SECOND
 from scheduler.domain.planning import Plan
-from scheduler.services.jobs import is_live, job_of, shifted_anchor
+from scheduler.services.jobs import is_live, job_of, row_when_planned, shifted_anchor
 from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes, write_plans
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import DueRow, PlanChange
@@ -64,7 +64,8 @@ def plan_with_new_zones(tx: Transaction, planning: Planning, zones: str, after: 
 def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -> int:
     """Plans triggers anew whose position lies ahead of now by more than the grace; returns how many.
 
-    Slots that have an entry already keep it: the old position is remembered until it is passed.
+    Slots that have a run already keep it: the old position is remembered until it is passed. Skipped ranges are cut off at
+    now, and their slots ahead of it are decided when they are due.
     """
     now = tx.now()
     beyond = now + planning.misfire_grace
@@ -79,7 +80,8 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
         try:
             anchor = shifted_anchor(row, now)
             activated = min(row["activated_at"] or now, now)
-            job = job_of(row, activated_at=activated, anchor_at=anchor)
+            # What was written since it was planned is the next look's.
+            job = job_of(row_when_planned(row) or row, activated_at=activated, anchor_at=anchor)
         except ValueError as error:
             set_aside(due, row, error, planning, batch)
             continue
@@ -88,10 +90,12 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
             old._replace(activated_at=activated, anchor_at=row["anchor_at"] if anchor is None else anchor)
         )
         position = now - now % SECOND
-        next_slot = job.next_after(position)
+        spent = job.max_fires is not None and due.fires >= job.max_fires
+        next_slot = None if spent else job.next_after(position)
         plan = Plan((), (), position, next_slot, None if next_slot is None else job.due_at(next_slot))
         high = max(due.last_slot or 0, due.decided_to or 0) or None
         decide(batch, due._replace(decided_to=high), row, job, plan, now)
+        batch.rewound[due.trigger_id] = (job, now)
     write_changes(tx, batch)
     return len(dues)
 

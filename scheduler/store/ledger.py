@@ -79,6 +79,14 @@ class LedgerTable:
         locked = self._tx.dialect.locked(_touching(trigger_id, after, until), of=skips, skip=False)
         return [_range(row) for row in self._tx.connection.execute(locked).mappings()]
 
+    def lock_ahead(self, instants: Sequence[tuple[int, Micros]]) -> dict[int, list[SkippedRange]]:
+        """The ranges of triggers that reach beyond an instant of each, locked; those of slots that had a run are left out."""
+        statement, batch = _lock_ahead(self._tx.dialect)
+        found: dict[int, list[SkippedRange]] = {}
+        for row in self._tx.connection.execute(statement, batch.send(instants)).mappings():
+            found.setdefault(row["trigger_id"], []).append(_range(row))
+        return found
+
     def lock_near(self, windows: Sequence[tuple[int, Micros, Micros]]) -> dict[int, list[SkippedRange]]:
         """Ranges by trigger, locked: those within its window (first and last slot), the last before it, the next after."""
         statement, batch = _lock_near(self._tx.dialect)
@@ -173,6 +181,15 @@ def _put(dialect: Dialect) -> tuple[Executable, Batch]:
     statement = dialect.insert(skips).from_select([column.name for column in batch.rows.c], source)
     changed = {name: statement.excluded[name] for name in ("to_slot", "count", "reason")}
     return statement.on_conflict_do_update(index_elements=["trigger_id", "from_slot"], set_=changed), batch
+
+
+@prepared
+def _lock_ahead(dialect: Dialect) -> tuple[Executable, Batch]:
+    batch = dialect.batch("h", {"trigger_id": BIGINT, "instant": BIGINT})
+    ahead = and_(skips.c.trigger_id == batch.rows.c.trigger_id, skips.c.to_slot > batch.rows.c.instant)
+    statement = select(skips).select_from(batch.rows.join(skips, ahead)).where(skips.c.reason != Reason.PRUNED.value)
+    ordered = statement.order_by(skips.c.trigger_id, skips.c.from_slot)
+    return dialect.locked(ordered, of=skips, skip=False), batch
 
 
 @prepared

@@ -126,11 +126,14 @@ class TriggerTable:
             trigger_due.c.last_slot > beyond,
             and_(trigger_due.c.last_slot.is_(None), trigger_due.c.trigger_id.in_(young)),
         )
-        # What is snoozed lies ahead on purpose.
-        snoozed = select(triggers.c.id).where(triggers.c.snoozed_until > beyond)
-        statement = select(*_DUE).where(
-            ahead, trigger_due.c.due_at.is_not(None), trigger_due.c.trigger_id.not_in(snoozed)
+        # What is snoozed lies ahead on purpose. One that is finished may owe something again.
+        living = select(triggers.c.id).where(
+            triggers.c.active,
+            triggers.c.deleted_at.is_(None),
+            triggers.c.error.is_(None),
+            func.coalesce(triggers.c.snoozed_until, 0) <= beyond,
         )
+        statement = select(*_DUE).where(ahead, trigger_due.c.trigger_id.in_(living))
         return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
 
     def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Executable, RowMapping, bindparam, delete, func, or_, select, update
+from sqlalchemy import Executable, RowMapping, bindparam, delete, func, select, update
 
 from scheduler.domain.instants import Micros
 from scheduler.store.dialect import BIGINT, Dialect, asked_now
@@ -33,14 +33,20 @@ _BURY_EXPIRED = (
     update(workers)
     .where(
         workers.c.alive,
-        or_(
-            workers.c.lease_until < bindparam("since", type_=BIGINT),
-            workers.c.renewed_at > bindparam("far", type_=BIGINT),
-        ),
+        workers.c.lease_until < bindparam("since", type_=BIGINT),
         workers.c.incarnation != bindparam("me"),
     )
     .values(alive=False)
     .returning(workers.c.name)
+)
+_BRING_BACK = (
+    update(workers)
+    .where(
+        workers.c.alive,
+        workers.c.renewed_at > bindparam("far", type_=BIGINT),
+        workers.c.incarnation != bindparam("me"),
+    )
+    .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
 )
 _ALIVE = select(workers.c.alive).where(workers.c.incarnation == bindparam("of"))
 
@@ -107,17 +113,19 @@ class WorkerTable:
         """Declares every other worker whose lease is over dead; returns their names.
 
         Over means over when this worker itself last renewed: the clock may have been set since, and then nobody's lease can
-        be told from one that is over. So is the lease of one whose last renewal lies ahead of that by more than a lease:
-        the clock was set back between the two, and the living have renewed since. While its own last renewal is further
-        from now than a lease, in either direction, a worker judges nobody.
+        be told from one that is over. A renewal that lies ahead of that by more than a lease was made by a clock that was
+        set back since: its worker has one lease from now. While its own last renewal is further from now than a lease, in
+        either direction, a worker judges nobody.
         """
         now = self._tx.now()
         renewed: Micros | None = self._tx.connection.execute(_RENEWED, {"me": me}).scalar()
         since = now if renewed is None else renewed
         if abs(since - now) > lease:
             return []
-        given = {"me": me, "since": since, "far": since + lease}
-        return list(self._tx.connection.execute(_BURY_EXPIRED, given).scalars())
+        buried = list(self._tx.connection.execute(_BURY_EXPIRED, {"me": me, "since": since}).scalars())
+        given = {"me": me, "far": since + lease, "now": now, "until": now + lease}
+        self._tx.connection.execute(_BRING_BACK, given)
+        return buried
 
     def forget_dead(self, before: Micros) -> int:
         """Removes rows of workers dead since before an instant that no run names any more."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from scheduler.services.restored import abort_restored, begin_epoch, skip_restored
+from scheduler.services.sync import refresh_summaries
 from scheduler.store.schema import metadata
 from tests.simulation.ledger import TriggerModel
 from tests.simulation.people import Register
@@ -76,7 +77,8 @@ class Backups:
         open_runs = len(world.runs.open())
         assert world.run(abort_restored, _PLENTY) == open_runs
         world.runs.aborted()
-        while (count := world.run(skip_restored, planning, _PLENTY)) > 0:
+        while (answer := world.run(skip_restored, planning, _PLENTY))[0] > 0:
+            count, tasks = answer
             due = [number for number, model in sorted(world.triggers.items()) if model.is_due(world.now)]
             assert count == len(due)
             for number in due:
@@ -84,3 +86,4 @@ class Backups:
                     world.triggers[number].restored(world.now)
                 else:
                     world.looked(number, planning)
+            world.run(refresh_summaries, tasks)

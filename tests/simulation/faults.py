@@ -255,6 +255,35 @@ def clock_set_back_forgotten(garden: Garden) -> None:
     garden.plant(plan, "entries_before", lambda *_: None)
 
 
+def skipped_ahead_for_good(garden: Garden) -> None:
+    """A range that was skipped while the clock was ahead stands for all that lies in it, once the clock is right."""
+
+    def wrong(tx: Any, due: Any, position: Micros) -> Any:
+        if due.decided_to is None:
+            return None
+        slots = tx.runs.slots_with_run(due.trigger_id, position, due.decided_to)
+        ranges = tx.ledger.overlapping(due.trigger_id, position, due.decided_to)
+        return lambda slot: slot in slots or any(item.from_slot <= slot <= item.to_slot for item in ranges)
+
+    garden.plant(plan, "entries_before", wrong)
+    garden.plant(plan, "_cut_ranges", lambda *_: None)
+
+
+def skipped_ahead_and_again(garden: Garden) -> None:
+    """What was skipped while the clock was ahead keeps its entry, and gets another one."""
+    garden.plant(plan, "_cut_ranges", lambda *_: None)
+
+
+def finished_ahead_of_time(garden: Garden) -> None:
+    """A trigger that was finished while the clock was ahead stays so."""
+    right = TriggerTable.claim_ahead
+    garden.plant(
+        TriggerTable,
+        "claim_ahead",
+        lambda table, *rest: [due for due in right(table, *rest) if due.due_at is not None],
+    )
+
+
 def set_aside_forgets(garden: Garden) -> None:
     """A trigger that could not be planned begins anew when it can be."""
     right = TriggerTable.advance
@@ -498,6 +527,9 @@ OTHERS: Final[tuple[Fault, ...]] = (
     clock_set_back_forgotten,
     set_aside_forgets,
     snooze_owed_afterwards,
+    skipped_ahead_for_good,
+    skipped_ahead_and_again,
+    finished_ahead_of_time,
     jitter_over_or_lost,
     paused_in_its_jitter,
     every_change_drops_what_was_missed,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.occurrences import jitter_of
-from tests.simulation.grids import Rate, next_slot
+from tests.simulation.grids import Rate, Timetable, next_slot
 from tests.simulation.rules import RUN, Fire, Manners, Planned, Written, caught_up, let_through, refused
 
 
@@ -48,8 +48,10 @@ class TriggerModel:
     entries: dict[Micros, str] = field(default_factory=dict)
     # From when until when it was active: what fires lies within.
     periods: list[tuple[Micros, Micros | None]] = field(default_factory=list)
-    stored_ranges: list[tuple[Micros, Micros]] = field(default_factory=list)
-    """Only of use once the clock was set back: a range stands for all that lies in it, whatever the schedule was."""
+    # Under which timetable each slot got its entry; and whether entries of several were ever cut off at one instant, after
+    # which nobody can count those that are left.
+    under: dict[Micros, Timetable] = field(default_factory=dict)
+    is_blurred: bool = False
 
     # --- what is owed ------------------------------------------------------------------------------------------------
 
@@ -139,6 +141,9 @@ class TriggerModel:
         if new == old:
             if self.aside:
                 self.aside = ""  # It owes everything since it was set aside.
+                if self.last is not None and self.last > now + self.grace:
+                    self.owed_after = now
+                self._begins_again(now)
                 return Decision()
             if self.next_slot() is not None or left == 0 or self._next(new, first) is None:
                 return Decision()
@@ -152,6 +157,7 @@ class TriggerModel:
             self.periods.append((since, None))
         self.aside, self.planned, self.owed_after = "", new, first
         self.spent = written.max_fires is not None and self.fires >= written.max_fires
+        self._begins_again(now)
         return Decision(fires, silenced=wakes is not None)
 
     def is_as_planned(self, now: Micros) -> bool:
@@ -170,8 +176,9 @@ class TriggerModel:
     def clock_set_back(self, now: Micros, code: str) -> None:
         """A worker notices that the clock was set back: what lies ahead of now is planned again."""
         beyond = now + self.grace
-        old, timetable = self.planned, self.written.timetable
-        if old is None or not self.written.live(now) or self.next_slot() is None:
+        old, written = self.planned, self.planned_from or self.written
+        timetable = written.timetable
+        if old is None or not self.written.live(now) or self.aside:
             return
         if (self.last if self.last is not None else old.activated_at) <= beyond:
             return
@@ -183,8 +190,10 @@ class TriggerModel:
         anchor = None
         if isinstance(timetable.grid, Rate) and timetable.grid.start is None:
             anchor = activated - activated % SECOND if self.anchor is None else self.anchor
-        self.planned = Planned(timetable, self.written.jitter, anchor, activated)
+        self.planned = Planned(timetable, written.jitter, anchor, activated)
         self.owed_after = self.last = now - now % SECOND
+        self.spent = self.written.max_fires is not None and self.fires >= self.written.max_fires
+        self._forget_ahead(now)
 
     # --- details -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +268,7 @@ class TriggerModel:
         return Fire(slot, turn, self.due_at(slot), serial=self.manners.overlap != "allow_all")
 
     def _undecided(self, slot: Micros) -> bool:
-        return slot not in self.entries and not any(first <= slot <= last for first, last in self.stored_ranges)
+        return slot not in self.entries
 
     def _until_spent(self, outcomes: dict[Micros, str]) -> dict[Micros, str]:
         """What comes after the last run that a trigger may have is not owed."""
@@ -275,7 +284,28 @@ class TriggerModel:
     def _enter(self, outcomes: dict[Micros, str]) -> None:
         assert not outcomes.keys() & self.entries.keys()
         self.entries |= outcomes
+        if self.planned is not None:
+            self.under |= dict.fromkeys(outcomes, self.planned.timetable)
         self.fires += sum(outcome == RUN for outcome in outcomes.values())
+
+    def is_alien(self, slot: Micros) -> bool:
+        """Whether a run's slot is none of the timetable under which its neighbours were decided."""
+        return any(self.under.get(slot) != made for other, made in self.under.items() if self.entries.get(other) != RUN)
+
+    def _begins_again(self, now: Micros) -> None:
+        slot = self.next_slot()
+        if slot is not None and self.last is not None and slot <= self.last:
+            self._forget_ahead(now)
+
+    def _forget_ahead(self, now: Micros) -> None:
+        """The clock was set back: of what lies ahead only runs have happened."""
+        ahead = {slot for slot, outcome in self.entries.items() if slot > now and outcome != RUN}
+        made = {self.under[slot] for slot, outcome in self.entries.items() if outcome != RUN}
+        self.is_blurred = self.is_blurred or (
+            bool(ahead) and made != {self.planned.timetable if self.planned else None}
+        )
+        for slot in ahead:
+            del self.entries[slot]
 
     def _falls_silent(self, now: Micros) -> None:
         if self.periods and self.periods[-1][1] is None:

@@ -317,6 +317,8 @@ class SimulatedWorker:
                         f"{incarnation} was silent for {silence / SECOND:g} s only"
                     )
                     world.living.discard(incarnation)
+                for incarnation in self._ahead():
+                    world.renewed[incarnation] = world.now
             lost = [run.trigger_id for run in world.runs.orphans(world.living) if run.scheduled]
             world.runs.recovered(recovered, world.living, world.now)
             self._check_paused(recovered.paused, lost)
@@ -340,16 +342,24 @@ class SimulatedWorker:
         self._transact(learn, expire_runs, PLENTY, self.planning)
 
     def _dead(self) -> set[str]:
-        """Whose last renewal is further from this worker's own than a lease.
+        """Whose last renewal is longer before this worker's own than a lease.
 
         By its own, not by the clock: that may have been set since, and no living worker has renewed by it yet. If its own
         is further from now than that, it knows of nobody.
         """
-        renewed = self.world.renewed
-        mine = renewed.get(self.incarnation, self.world.now)
-        if abs(mine - self.world.now) > LEASE:
-            return set()
-        return {other for other in self.world.living - {self.incarnation} if abs(renewed[other] - mine) > LEASE}
+        mine = self._own_renewal()
+        others = self.world.living - {self.incarnation}
+        return set() if mine is None else {other for other in others if self.world.renewed[other] < mine - LEASE}
+
+    def _ahead(self) -> set[str]:
+        """Whose last renewal is longer after this worker's own: by a clock that was set back since."""
+        mine = self._own_renewal()
+        others = self.world.living - {self.incarnation}
+        return set() if mine is None else {other for other in others if self.world.renewed[other] > mine + LEASE}
+
+    def _own_renewal(self) -> Micros | None:
+        mine = self.world.renewed.get(self.incarnation, self.world.now)
+        return mine if abs(mine - self.world.now) <= LEASE else None
 
     def reconcile(self) -> None:
         """Makes what it executes and what the database says it holds the same: an answer was lost, or a run was taken."""

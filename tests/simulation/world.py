@@ -20,7 +20,7 @@ from scheduler.store.transaction import Store, Transaction
 from scheduler.testing import ManualClock
 from tests.simulation.backups import Backups
 from tests.simulation.clocks import Wall
-from tests.simulation.grids import HOUR, MINUTE
+from tests.simulation.grids import DAY, HOUR, MINUTE
 from tests.simulation.ledger import Decision, TriggerModel
 from tests.simulation.people import People
 from tests.simulation.rules import Fire, Written
@@ -98,8 +98,6 @@ class World:
     def run(self, service: Callable[..., T], *args: Any, here: Wall | None = None, **options: Any) -> T:
         """One transaction, in a process with this clock."""
         self.here = here or self.people.wall
-        if not self.away:
-            self._learn_ranges()
         return self.ask(lambda: self.store.run(service, *args, **options))
 
     def refuses(self, error: type[Exception], service: Callable[..., Any], *args: Any, **options: Any) -> None:
@@ -171,9 +169,11 @@ class World:
         elif choice < 0.90:
             self.away_until = self.elapsed + random.randrange(SECOND, 4 * MINUTE)
             self.tell(f"the database is away for {(self.away_until - self.elapsed) / SECOND:g} s")
-        elif choice < 0.93:
+        elif choice < 0.92:
+            self._clock_errs()
+        elif choice < 0.94:
             self._everyone_sleeps(random.randrange(10 * MINUTE, 4 * HOUR))
-        elif choice < 0.95:
+        elif choice < 0.955:
             self.set_database_clock(random.randrange(SECOND, random.choice([90 * SECOND, HOUR, 4 * HOUR])))
         elif choice < 0.98:
             self.set_database_clock(-random.randrange(SECOND, random.choice([90 * SECOND, 3 * HOUR])))
@@ -189,6 +189,22 @@ class World:
             self.tell(f"the clock of {worker.name} was set by {jump / SECOND:g} s")
             if not worker.frozen:
                 worker.clock_jumped(jump)
+
+    def _clock_errs(self) -> None:
+        """The database's clock is far ahead for some seconds, in which workers and people go on, and then right again."""
+        random = self.random
+        by = random.randrange(10 * MINUTE, random.choice([2 * HOUR, DAY, 3 * DAY]))
+        self.set_database_clock(by)
+        for _ in range(random.randrange(1, 5)):
+            self.pass_time(random.randrange(SECOND, random.choice([5 * SECOND, 50 * SECOND])))
+            if random.random() < 0.8:
+                self._a_worker_works()
+            elif not self.away:
+                self.people.step()
+        self.set_database_clock(-by)
+        awake = [each for each in self.workers if not each.frozen]
+        if awake and not self.away and random.random() < 0.8:
+            random.choice(awake).notice_clock_set_back()
 
     def _everyone_sleeps(self, by: Micros) -> None:
         """As if all machines were stopped: only true time and the database's clock go on."""
@@ -293,13 +309,3 @@ class World:
             run.serial, run.covers = fire.serial, fire.covers
         self.runs.add(run)
         return run
-
-    def _learn_ranges(self) -> None:
-        if not self.was_set_back:
-            return
-        for model in self.triggers.values():
-            model.stored_ranges.clear()
-        with self.store.read() as tx:
-            found = tx.connection.exec_driver_sql("SELECT trigger_id, from_slot, to_slot FROM skips").all()
-        for trigger_id, first, last in found:
-            self.triggers[trigger_id].stored_ranges.append((first, last))
