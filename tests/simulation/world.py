@@ -231,7 +231,7 @@ class World:
     def decided(self, trigger_id: int, planning: Planning) -> list[RunModel]:
         """A worker fired a due trigger; returns the new runs that may start in the same moment."""
         model, waits = self.triggers[trigger_id], bool(self.runs.open_scheduled(trigger_id))
-        if model.pending:
+        if model.pending or not model.written.live(self.now):
             # What a run is to copy is being written just then: it is taken by what stands there afterwards.
             self.looked(trigger_id, planning)
             return []
