@@ -446,7 +446,7 @@ class Client:
         )
 
     def skip_next(self, key: TriggerKey) -> Micros | None:
-        """The trigger's first slot after now will be skipped; returns it, None where nothing is to come."""
+        """The trigger's next slot will be skipped, also while it waits out its jitter; returns it, None where none comes."""
         return self._run(operate.skip_next, key)
 
     def snooze(self, key: TriggerKey, until: Micros) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 from scheduler.domain.changes import Change, changes
-from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
 from scheduler.domain.manifest_form import task_form, trigger_form
 from scheduler.domain.task import TaskDefinition
@@ -15,7 +15,7 @@ from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import SpecError
 from scheduler.services.deploy import Source, columns_of, deploy_task, difference_from
 from scheduler.services.deployed import definition_of, deployed_spec
-from scheduler.services.jobs import anchored_at, job_of, wakes_at
+from scheduler.services.jobs import anchored_at, job_of, to_come_after, wakes_at
 from scheduler.services.plan import Planning
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
@@ -168,7 +168,7 @@ def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> Tri
     old_job = _old_job(row)
     new_job = _new_job(new, now) if new["active"] else None
     same = new_job is not None and old_job is not None and new_job.fingerprint == old_job.fingerprint
-    before, after = _position(row, _wakes(row, now)), _wakes(new, now)
+    before, after = _to_come_after(row, old_job, now), _wakes(new, now)
     return TriggerPlan(
         spec.name,
         "changed",
@@ -181,7 +181,8 @@ def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> Tri
 
 def _pruned(row: Row, now: Micros) -> TriggerPlan:
     before = deployed_spec(row)
-    fires = _fires(_old_job(row), _position(row, _wakes(row, now)), _left(row), row["skip_next_at"])
+    job = _old_job(row)
+    fires = _fires(job, _to_come_after(row, job, now), _left(row), row["skip_next_at"])
     return TriggerPlan(row["name"], "pruned", None if before is None else _automation(before), fires_before=fires)
 
 
@@ -222,11 +223,9 @@ def _wakes(row: Row, now: Micros) -> Micros:
     return max(now, row["snoozed_until"] or 0)
 
 
-def _position(row: Row, after: Micros) -> Micros:
-    """The instant after which the plan that is there owes slots, as far as it was made from what stands there now."""
-    if row["next_slot"] is None or row["planned_from"] != row["plan_source"]:
-        return after
-    return max(after, int(row["next_slot"]) - SECOND)
+def _to_come_after(row: Row, job: Job | None, now: Micros) -> Micros:
+    """The instant after which the trigger as it stands fires what is told of it."""
+    return _wakes(row, now) if job is None else to_come_after(row, job, row["next_slot"], now)
 
 
 def _left(row: Row) -> int | None:

@@ -43,7 +43,7 @@ def forecast(
     name: str | None = None,
     limit: int = 50,
 ) -> Forecast:
-    """Every fire in (after, until] of the live, active triggers; slots that calendars black out do not fire.
+    """Every fire in (after, until] of the live, active triggers; slots that calendars or skip-next leave out do not fire.
 
     Raises `SpecError` where the period holds more than five million: it must be shorter, or of fewer triggers.
     """
@@ -86,14 +86,16 @@ def forecast(
 
 def _fires_of(row: Row, after: Micros, until: Micros) -> Iterator[tuple[Micros, Micros]]:
     job = job_of(row)
-    slots = job.between(after - _jitter_reach(row), until)
+    begin, activated = after - _jitter_reach(row), row["activated_at"] or 0
     if row["max_fires"] is not None:
-        left = max(0, row["max_fires"] - (row["fires"] or 0))
-        position = max(after - _jitter_reach(row), row["last_slot"] or 0)
-        slots = islice(job.between(position, until), left)
+        begin = max(begin, row["last_slot"] or 0)
+    slots: Iterator[Micros] = (slot for slot in job.between(begin, until) if slot != row["skip_next_at"])
+    if row["max_fires"] is not None:
+        slots = islice(slots, max(0, row["max_fires"] - (row["fires"] or 0)))
     for slot in slots:
         due_at = job.due_at(slot)
-        if after < due_at <= until:
+        # One whose jitter was not over when its trigger was activated is of before: it is not owed.
+        if after < due_at <= until and not slot <= activated < due_at:
             yield slot, due_at
 
 

@@ -112,6 +112,17 @@ def row_when_planned(row: Row) -> Row | None:
     return cast(Row, {**row, **said})
 
 
+def to_come_after(row: Row, job: Job, next_slot: Micros | None, now: Micros) -> Micros:
+    """The instant after which the trigger's slots are still to come; one that waits out its jitter is to come as well.
+
+    `next_slot` is the slot that is planned. A slot that is due, and that no worker has decided yet, is owed already.
+    """
+    since = row["activated_at"] or now
+    if next_slot is None or row["planned_from"] != row["plan_source"]:
+        return max(now, since)  # What stands there now holds from the moment in which it is planned.
+    return max(since, next_slot - SECOND, job.last_due(now) or 0)
+
+
 def anchored_at(row: Row, now: Micros) -> tuple[Micros | None, int | None]:
     """The anchor of a fixed rate and the interval it was set for: kept until the interval changes."""
     automation = automation_of(row)

@@ -12,7 +12,7 @@ from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.values import check_json
 from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
-from scheduler.services.jobs import is_live, job_of, wakes_at
+from scheduler.services.jobs import is_live, job_of, to_come_after, wakes_at
 from scheduler.services.plan import Planning, pointed_versions
 from scheduler.services.switch import switch_triggers
 from scheduler.store.rows import Row
@@ -58,17 +58,21 @@ def set_active(
 
 
 def skip_next(tx: Transaction, key: TriggerKey) -> Micros | None:
-    """The first slot after now will be skipped; returns it, or None where nothing is to come. Raises `NotFound`.
+    """The slot that fires next will be skipped; returns it, or None where nothing is to come. Raises `NotFound`.
 
-    Asked twice before that slot, it is the same slot.
+    It is the one that listings show as next, also while it waits out its jitter. What is due already, and only waits for a
+    worker, is not to come: the slot after it is skipped. Asked twice before that slot is decided, it is the same slot.
     """
     trigger_id = _find(tx, key)["id"]
-    tx.triggers.lock_due([trigger_id])
+    due = tx.triggers.lock_due([trigger_id])[trigger_id]
     row = tx.triggers.load([trigger_id])[trigger_id]
     now = tx.now()
     if not is_live(row, now) and wakes_at(row, now) is None:
         return None
-    slot = job_of(row).next_free(max(now, row["activated_at"] or now))
+    if row["max_fires"] is not None and due.fires >= row["max_fires"]:
+        return None
+    job = job_of(row)
+    slot = job.next_free(to_come_after(row, job, due.next_slot, now))
     if slot is not None:
         tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])
     return slot

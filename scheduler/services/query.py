@@ -77,7 +77,8 @@ def show_trigger(tx: Transaction, key: TriggerKey) -> dict[str, Any]:
         "updated_by": row["updated_by"],
         "note": row["note"],
         "snoozed_until": row["snoozed_until"],
-        "skip_next_at": skips if skips is not None and skips > now else None,
+        # Until it is decided: a slot that waits out its jitter, or for a worker, lies before now.
+        "skip_next_at": skips if skips is not None and skips >= min(now, row["next_slot"] or now) else None,
     }
     return trigger_document(row, now) | details
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
-from scheduler.domain.automation import FixedRate
+from scheduler.domain.automation import Cron, FixedRate
+from scheduler.domain.instants import SECOND
 from scheduler.errors import Conflict, NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
@@ -97,6 +102,56 @@ def test_skip_next_leaves_out_the_first_slot_after_the_command(world: World) -> 
     assert spoken(world.client.skip_next(key()) or 0) == "12:01", "asked twice, it is one slot"
     world.step("12:03")
     assert world.ledger() == ["skip_next 12:01–12:01 ×1", "12:02", "12:03"]
+
+
+JITTERED = trigger(automation=Cron("0 * * * *"), jitter=timedelta(minutes=50))
+
+
+def test_skip_next_leaves_out_the_slot_that_waits_out_its_jitter(world: World) -> None:
+    world.deploy(JITTERED)
+    world.step("13:00")
+    due_at = only(world.rows("SELECT due_at FROM trigger_due"))[0]
+    assert due_at > instant("13:01"), "its jitter is not over"
+    assert (world.at("13:01").next_fire(), spoken(world.client.skip_next(key()) or 0)) == ("13:00", "13:00")
+    assert spoken(world.client.skip_next(key()) or 0) == "13:00", "asked twice, it is one slot"
+    assert spoken(world.trigger()["skip_next_at"]) == "13:00"
+    assert world.next_fire() == "14:00"
+    assert [spoken(fire["scheduled_at"]) for fire in simulated(world, "13:01", "16:00")] == ["14:00", "15:00"]
+    assert world.step("13:59:59") == []
+    assert world.trigger()["skip_next_at"] is None
+    assert world.step("14:59:59") == ["14:00"]
+    assert world.ledger() == ["skip_next 13:00–13:00 ×1", "14:00"]
+
+
+def test_skip_next_leaves_out_the_slot_after_one_whose_jitter_is_over(world: World) -> None:
+    world.deploy(JITTERED)
+    due_at = only(world.rows("SELECT due_at FROM trigger_due"))[0]
+    world.at(spoken(due_at - due_at % SECOND + SECOND))
+    assert spoken(world.client.skip_next(key()) or 0) == "14:00"
+    assert world.step("15:59:59") == ["13:00", "15:00"]
+
+
+def test_skip_next_of_a_trigger_activated_during_a_jitter_is_not_a_slot_of_before(world: World) -> None:
+    world.at("13:00:01").deploy(JITTERED)
+    assert spoken(world.client.skip_next(key()) or 0) == "14:00"
+    assert [spoken(fire["scheduled_at"]) for fire in simulated(world, "13:00:01", "16:00")] == ["15:00"]
+
+
+def test_what_is_simulated_leaves_out_the_slot_to_be_skipped_and_keeps_its_fires(world: World) -> None:
+    world.deploy(trigger(max_fires=2))
+    world.client.skip_next(key())
+    assert [spoken(fire["scheduled_at"]) for fire in simulated(world, "12:00", "12:30")] == ["12:02", "12:03"]
+    assert world.step("12:01") + world.step("12:02") + world.step("12:10") == ["12:02", "12:03"]
+
+
+def test_skip_next_of_what_has_fired_its_last_skips_nothing(world: World) -> None:
+    world.deploy(trigger(max_fires=1))
+    world.step("12:01")
+    assert world.client.skip_next(key()) is None
+
+
+def simulated(world: World, after: str, until: str) -> Sequence[dict[str, Any]]:
+    return world.client.simulate(instant(after), instant(until)).fires
 
 
 def test_skip_next_of_what_is_inactive_or_finished_skips_nothing(world: World) -> None:

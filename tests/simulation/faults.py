@@ -205,6 +205,11 @@ def one_fire_too_many(garden: Garden) -> None:
     )
 
 
+def skip_next_after_the_jitter(garden: Garden) -> None:
+    """A slot that waits out its jitter counts as over: skip-next leaves out the one after it."""
+    garden.plant(jobs, "to_come_after", lambda row, job, next_slot, now: max(now, row["activated_at"] or now))
+
+
 def policy_before_skip_next(garden: Garden) -> None:
     """The policy picks first: if its pick is the slot to be skipped, nothing fires, and any other slot is as others are."""
     right = planning.plan_fires
@@ -521,6 +526,7 @@ OTHERS: Final[tuple[Fault, ...]] = (
     end_left_out,
     moved_out_of_bounds,
     one_fire_too_many,
+    skip_next_after_the_jitter,
     policy_before_skip_next,
     policy_before_overlap,
     policy_picks_what_is_decided,

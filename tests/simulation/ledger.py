@@ -68,6 +68,10 @@ class TriggerModel:
         """The next slot that is owed, also while the trigger is set aside."""
         return None if self.planned is None or self.spent else self._next(self.planned, self.owed_after)
 
+    def following(self, slot: Micros) -> Micros | None:
+        """The slot after another one under the present plan."""
+        return None if self.planned is None else self._next(self.planned, slot)
+
     def due_at(self, slot: Micros) -> Micros:
         assert self.planned is not None
         if not self.planned.jitter:

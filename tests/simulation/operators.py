@@ -14,7 +14,7 @@ from scheduler.services.cancel import cancel_run
 from scheduler.services.many import delete_triggers, set_active_many
 from scheduler.services.operate import TriggerKey
 from scheduler.services.reopen import retry_run
-from tests.simulation.grids import DAY, HOUR, MINUTE, next_slot
+from tests.simulation.grids import HOUR, MINUTE
 from tests.simulation.ledger import TriggerModel
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Operators:
         world.tell(f"skips the next slot of {key}: {slot}")
         if not model.pending and not model.aside:
             # What nobody has planned has no anchor to count from.
-            assert slot == (_next_free(model, world.now) if lives else None)
+            assert slot == (_next_to_come(model, world.now) if lives else None)
         model.skip_next = model.skip_next if slot is None else slot
 
     def delete(self) -> None:
@@ -162,12 +162,9 @@ class Operators:
         return self._world.triggers[self._id(key)]
 
 
-def _next_free(model: TriggerModel, now: int) -> int | None:
-    """The next slot that is not on a quiet day."""
-    timetable = model.written.timetable
-    assert timetable is not None
-    after = max(now, model.activated_at or now)
-    anchor = model.anchor if model.anchor is not None else (model.activated_at or 0)
-    while (slot := next_slot(timetable, after, anchor)) is not None and timetable.quiet(slot):
-        after = slot // DAY * DAY + DAY - 1
+def _next_to_come(model: TriggerModel, now: int) -> int | None:
+    """The next slot that fires and is not due yet, although it may have begun and wait out its jitter."""
+    slot, planned = model.owed_slot(), model.planned
+    while slot is not None and planned is not None and (planned.timetable.quiet(slot) or model.due_at(slot) <= now):
+        slot = model.following(slot)
     return slot
