@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.errors import ExecutorError, PermanentError, RetryableError
-from executors.jsonvalue import json_fault
+from executors.jsonvalue import as_json, json_fault, size_fault
 from executors.output import clip
 from executors.templating import rfc3339
 
@@ -135,26 +135,28 @@ def arguments(path: str, function: Callable[..., Any], inputs: Mapping[str, Any]
     return keywords
 
 
-def to_outputs(path: str, result: Any) -> dict[str, Any]:
-    """A mapping is the outputs, None is none, anything else becomes `{"result": …}`; what is no JSON is refused."""
+def to_outputs(path: str, result: Any, most: int | None = None) -> dict[str, Any]:
+    """A mapping is the outputs, None is none, anything else becomes `{"result": …}`; what is no JSON is refused, and what
+    has more bytes than `most`.
+    """
     outputs = {} if result is None else result if isinstance(result, Mapping) else {"result": result}
     try:
         fault = json_fault(outputs, "result" if isinstance(result, Mapping) else "it")
-    except RecursionError:
+    except RecursionError:  # Of what an overridden method does: depth itself is bounded.
         fault = "it contains itself"
     if fault:
         fault = fault.replace("it.result", "it", 1)
         raise PermanentError(f"{path} returned what cannot be stored as JSON: {fault}")
     # Tuples as lists, subclasses as what they stand for: the same wherever the function ran.
-    return json.loads(json.dumps(outputs))  # type: ignore[no-any-return]  # a mapping comes back as one
+    return json.loads(_written(path, "result", outputs, most))  # type: ignore[no-any-return]  # a mapping comes back as one
 
 
-def to_reply(path: str, result: Any) -> dict[str, Any]:
+def to_reply(path: str, result: Any, most: int | None = None) -> dict[str, Any]:
     """What a call came to, as plain JSON: `{"outputs": …}`, or `{"deferred": …}` where it returned a `Deferred`."""
     # Only a function that has imported it can return one.
     protocol = sys.modules.get("executors.protocol")
     if protocol is None or not isinstance(result, protocol.Deferred):
-        return {"outputs": to_outputs(path, result)}
+        return {"outputs": to_outputs(path, result, most)}
     try:
         protocol.as_outcome(result)
     except PermanentError as error:
@@ -164,7 +166,18 @@ def to_reply(path: str, result: Any) -> dict[str, Any]:
         document: dict[str, Any] = {"at": rfc3339(wait.at)}
     else:
         document = {"interval": wait.interval.total_seconds(), "error_budget": wait.error_budget.total_seconds()}
-    return {"deferred": {**document, "state": json.loads(json.dumps(result.state))}}
+    return {"deferred": {**document, "state": json.loads(_written(path, "state", result.state, most))}}
+
+
+def _written(path: str, what: str, value: Any, most: int | None) -> str:
+    try:
+        text = as_json(value)
+        fault = None if most is None else size_fault(what, text, most)
+    except MemoryError:
+        fault = f"its {what} needs more memory than there is"
+    if fault:
+        raise PermanentError(f"{path} returned too much: {fault}") from None
+    return text
 
 
 def from_reply(reply: Mapping[str, Any]) -> Outcome:

@@ -113,11 +113,13 @@ class Feed:
 class Dialogue:
     """One message to a command and one back, over a socket pair; `peer` is the end for the command.
 
-    The command sees the end of the stream after the message. What it answers is in `received`.
+    The command sees the end of the stream after the message. What it answers is in `received`, up to `most` bytes: the rest is
+    read and dropped.
     """
 
-    def __init__(self, message: bytes) -> None:
+    def __init__(self, message: bytes, *, most: int | None = None) -> None:
         self.received = bytearray()
+        self._most = most
         self._rest = memoryview(message)
         try:
             self._socket, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -145,7 +147,7 @@ class Dialogue:
             return False
         except OSError:
             data = b""
-        self.received += data
+        self.received += data if self._most is None else data[: max(0, self._most - len(self.received))]
         if not data:
             asyncio.get_running_loop().remove_reader(self._socket)
         return bool(data)

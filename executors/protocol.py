@@ -126,6 +126,9 @@ class RunContext:
     """Set when a deferred run goes on."""
     output: Output = field(default_factory=Output, repr=False)
     """What the attempt printed, kept with it: 64 KiB, the middle left out."""
+    max_output_bytes: int | None = field(default=None, repr=False)
+    """How many bytes the outputs, or the state of a `Deferred`, may have as JSON: what has more fails the attempt. A worker
+    says its settings' `worker.max_output_bytes`; None: no limit."""
     clock: Callable[[], datetime] | None = field(default=None, repr=False)
     http_session: Callable[[], ClientSession] | None = field(default=None, repr=False)
     """Makes or returns the session that `http` hands out; called at first use."""
@@ -238,13 +241,29 @@ def as_outcome(value: object) -> Outcome:
             raise PermanentError(f"the state of a deferred run cannot be stored: {fault}")
         return value
     if isinstance(value, Failed):
-        return value
+        return _plain_failure(value)
     if isinstance(value, type) and issubclass(value, (Succeeded, Failed, Deferred)):
         raise PermanentError(f"execute() returned the class {value.__name__}: return {value.__name__}(…)")
     if isinstance(value, BaseException):
         raise PermanentError(f"execute() returned a {type(value).__name__}: raise it, or return Failed(…)")
     advice = "return Succeeded({…}) to keep it as outputs" if isinstance(value, Mapping) else "return Succeeded()"
     raise PermanentError(f"execute() returned a {type(value).__name__}, which is no outcome: {advice}")
+
+
+def _plain_failure(value: Failed) -> Failed:
+    """The same with what belongs in each field: an exception for a text must not keep a run from ending."""
+    retry_after: Any = value.retry_after
+    if retry_after is not None and not isinstance(retry_after, timedelta):
+        try:
+            retry_after = timedelta(seconds=retry_after)
+        except (TypeError, ValueError, OverflowError):
+            retry_after = None
+    if type(value) is Failed and type(value.error) is str and retry_after is value.retry_after:
+        return value
+    error: Any = value.error
+    if isinstance(error, Exception):
+        error = as_failure(error).error
+    return Failed(str(error), bool(value.retryable), retry_after, bool(value.outcome_known))
 
 
 def as_failure(error: BaseException) -> Failed:

@@ -33,6 +33,8 @@ from executors.printing import printing_to
 from executors.processes import dismiss, hire
 from executors.protocol import Executor, Failed, Outcome, RunContext, Succeeded
 
+# For what an answer has besides the result: an error with its traceback, above all.
+_ANSWER_ROOM: Final = 1024 * 1024
 _CHILD: Final = Path(__file__).with_name("python_child.py")
 _PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -130,8 +132,11 @@ class PythonExecutor(Executor):
             "run_async": run_async,
             "inputs": {**run.inputs, **config.args},
             "run": calls.CallContext.of(run).to_document(),
+            "max_output_bytes": run.max_output_bytes,
         }
-        dialogue = Dialogue(json.dumps(request).encode())
+        # The child measures what it sends; a letter may take six times as many bytes on the way.
+        most = None if run.max_output_bytes is None else 6 * run.max_output_bytes + _ANSWER_ROOM
+        dialogue = Dialogue(json.dumps(request).encode(), most=most)
         try:
             code = await run_command(
                 self,
@@ -144,7 +149,10 @@ class PythonExecutor(Executor):
             )
         finally:
             dialogue.finish()
-        reply = _reply(dialogue.received)
+        try:
+            reply = _reply(dialogue.received)
+        except (ValueError, RecursionError) as broken:
+            return Failed(f"what {config.callable} returned did not come through: {broken}")
         if reply is None:
             return Failed(f"{describe_exit(code)} before {config.callable} returned")
         if "async" in reply:
@@ -165,7 +173,9 @@ class PythonExecutor(Executor):
                 return await self._in_process(run, run_async=True) or Failed(f"{config.callable} did not answer")
             keywords = self._keywords(run, function)
             try:
-                return calls.from_reply(calls.to_reply(config.callable, await function(**keywords)))
+                return calls.from_reply(
+                    calls.to_reply(config.callable, await function(**keywords), run.max_output_bytes)
+                )
             except SystemExit as error:
                 # Left alone it would end the worker's event loop.
                 calls.after_exit(error)
@@ -213,7 +223,7 @@ class PythonExecutor(Executor):
             if calls.is_async(function):
                 raise PermanentError(f"{path} is async and runs on the worker's event loop: leave out `in: thread`")
             try:
-                return calls.to_reply(path, function(**self._keywords(run, function)))
+                return calls.to_reply(path, function(**self._keywords(run, function)), run.max_output_bytes)
             except SystemExit as error:
                 calls.after_exit(error)
                 return {"outputs": {}}

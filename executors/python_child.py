@@ -45,7 +45,7 @@ def _perform(request: dict[str, Any]) -> dict[str, Any]:
             return {"async": True}
         context = calls.CallContext.from_document(request["run"])
         keywords = calls.arguments(path, function, request["inputs"], context)
-        return calls.to_reply(path, _call(function, keywords))
+        return calls.to_reply(path, _call(function, keywords), request["max_output_bytes"])
     except SystemExit as error:
         try:
             calls.after_exit(error)

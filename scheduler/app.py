@@ -247,6 +247,7 @@ class App:
             max_lost=worker.max_lost,
             shutdown_grace=worker.shutdown_grace,
             misfire_grace=worker.misfire_grace,
+            max_output_bytes=worker.max_output_bytes,
             retention=RetentionRules(to_micros(kept.runs), kept.runs_per_trigger, to_micros(kept.revisions)),
         )
 

@@ -63,6 +63,7 @@ class WorkerKeys(TypedDict, total=False):
     max_lost: int
     shutdown_grace: timedelta | str
     misfire_grace: timedelta | str
+    max_output_bytes: int
 
 
 class Scheduler:

@@ -12,6 +12,7 @@ import structlog
 
 from executors.errors import ExecutorError, PermanentError, RetryableError
 from executors.external_job import ExternalJob, Job, JobPhase, JobStatus
+from executors.output import clip
 from executors.protocol import Executor
 from scheduler.domain.instants import SECOND, Micros, to_micros
 from scheduler.domain.wait import Stage, budget_left, outcome_event, pause_after_error
@@ -122,9 +123,9 @@ class Asking:
 def words(error: BaseException) -> str:
     """An error as people read it: ours by their own words, others with their names."""
     if isinstance(error, ExecutorError):
-        return str(error)
+        return clip(str(error))
     try:
-        said = str(error)
+        said = clip(str(error))
     except Exception:
         said = "it cannot be printed"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -167,7 +168,7 @@ def seen_text(status: JobStatus) -> str:
         return _PLAIN[status.phase]
     document: dict[str, object] = {"phase": status.phase.value}
     if status.message:
-        document["message"] = status.message
+        document["message"] = clip(status.message)
     if status.links:
         document["links"] = links_told(status)
     return as_text(document) or ""

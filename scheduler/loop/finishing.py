@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
+from executors.jsonvalue import MAX_OUTPUT_BYTES
+from executors.output import clip
 from scheduler.domain.run import BACKFILLED, Phase
+from scheduler.errors import StoreUnavailable
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.transactions import Transactions
 from scheduler.services.defer import Deferral, defer_runs
 from scheduler.services.finish import Ended, Finished, finish_runs
+from scheduler.services.keeping import failed, kept
 from scheduler.services.plan import Planning
 
 log = structlog.get_logger("scheduler.dispatching")
 
 # So many runs of one batch have a line of the log each.
 ONE_BY_ONE = 20
+# Letters of an error in a line of the log; all of it is kept with the attempt.
+_LINE: Final = 1000
+# Letters of one batch: PostgreSQL takes a message of a gigabyte.
+_BATCH_TEXT: Final = 32 * 1024 * 1024
 
 
 class Finishing:
     """The attempts of one worker that have ended and are not recorded yet."""
 
-    def __init__(self, transactions: Transactions, planning: Planning, *, worker: str) -> None:
+    def __init__(
+        self,
+        transactions: Transactions,
+        planning: Planning,
+        *,
+        worker: str,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
         self._transactions = transactions
         self._planning = planning
         self._worker = worker
+        self._max_output_bytes = max_output_bytes
         self._ended: list[Ended] = []
         self._writing = asyncio.Lock()
         self.bell = Doorbell()
@@ -49,7 +66,7 @@ class Finishing:
 
     def report(self, ended: Ended) -> None:
         """An attempt has ended."""
-        self._ended.append(ended)
+        self._ended.append(kept(ended, self._max_output_bytes))
         self.bell.ring()
 
     async def run_forever(self) -> None:
@@ -65,14 +82,32 @@ class Finishing:
                 batch, self._ended = self._ended, []
                 try:
                     while batch:
-                        # One kind at a time: what waits is no end, and each has its own order of locks.
-                        waits = batch[0].deferral is not None
-                        some = [item for item in batch if (item.deferral is not None) is waits]
-                        await (self._defer(some) if waits else self._finish(some))
-                        batch = [item for item in batch if (item.deferral is not None) is not waits]
+                        some, rest = _one_batch(batch)
+                        # One that failed on the way is among the ends then: it is recorded in the next round.
+                        await self._store(some)
+                        batch = rest
                 except BaseException:
                     self._ended = batch + self._ended
                     raise
+
+    async def _store(self, batch: list[Ended]) -> None:
+        """Records a batch. Where something in it cannot be stored, halves are tried, until it is found and fails alone."""
+        try:
+            await (self._defer(batch) if batch[0].deferral is not None else self._finish(batch))
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                await self._store(batch[:half])
+                await self._store(batch[half:])
+                return
+            (item,) = batch
+            run = item.execution.run
+            log.error("the end of a run cannot be stored", run=run.name, phase=str(item.phase), exc_info=True)
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            # If not even this can be stored, it is not for what the run has said.
+            await self._finish([failed(item, f"how it ended cannot be stored: {said}")._replace(output=None)])
 
     async def _finish(self, batch: list[Ended]) -> None:
         finished = await self._transactions.run(finish_runs, batch, self._worker, self._planning)
@@ -129,9 +164,27 @@ class Finishing:
             log.warning("a late result does not count: the run was taken again", run=name)
 
 
+def _one_batch(ended: Sequence[Ended]) -> tuple[list[Ended], list[Ended]]:
+    """What one transaction records, and the rest: one kind, for what waits is no end and has its own order of locks, and
+    not so much text that the database would refuse it.
+    """
+    waits, room = ended[0].deferral is not None, _BATCH_TEXT
+    some: list[Ended] = []
+    rest: list[Ended] = []
+    for item in ended:
+        if (item.deferral is not None) is not waits or room <= 0:
+            rest.append(item)
+            continue
+        some.append(item)
+        room -= sum(len(text) for text in (item.outputs_text, item.output, item.error) if text)
+        if item.deferral is not None:
+            room -= len(item.deferral.state or "")
+    return some, rest
+
+
 def _report(item: Ended, again: bool) -> None:
     run = item.execution.run
-    detail = {"error": item.error.splitlines()[-1]} if item.error else {}
+    detail = {"error": clip(item.error.splitlines()[-1], _LINE)} if item.error else {}
     if again:
         log.warning("failed, will be retried", run=run.name, attempt=run.attempt, phase=str(item.phase), **detail)
     elif item.error:

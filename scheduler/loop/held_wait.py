@@ -10,6 +10,7 @@ from sys import intern
 from typing import Final
 
 from executors.external_job import Job
+from executors.jsonvalue import MAX_OUTPUT_BYTES, size_fault
 from scheduler.domain.instants import Micros, from_datetime, parse_rfc3339, to_datetime, to_rfc3339
 from scheduler.domain.wait import Ending, Stage, WaitKind
 from scheduler.services.defer import Deferral, as_text, ends_at, printed_text, storable
@@ -211,7 +212,10 @@ def job_id_of(job: Job) -> str | None:
 def job_text(job: Job) -> str:
     """A job as it is stored; raises `TypeError` or `ValueError` where JSON cannot carry it."""
     created = None if job.created_at is None else to_rfc3339(from_datetime(job.created_at))
-    return as_text({"meta": dict(job.meta), "created_at": created}) or ""
+    text = as_text({"meta": dict(job.meta), "created_at": created}) or ""
+    if fault := size_fault("metadata", text, MAX_OUTPUT_BYTES):
+        raise ValueError(fault)
+    return text
 
 
 def compact(execution: Execution) -> Execution:

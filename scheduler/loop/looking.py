@@ -56,6 +56,8 @@ class Looker(Resolving):
             run = self._performer.context(held.execution, Resumed(state_of(held)), printed_of(held.seen))
             limit = max(_POLL_SECONDS, held.budget / SECOND)
             outcome = as_outcome(await self._call(held, self.executor(held).poll(run), limit))
+            if isinstance(outcome, Deferred) and (fault := self._performer.state_fault(outcome)):
+                raise PermanentError(fault)
         except Interrupted:
             raise
         except PermanentError as error:

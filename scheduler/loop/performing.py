@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import structlog
 
+from executors.jsonvalue import MAX_OUTPUT_BYTES, size_fault
 from executors.protocol import (
     Deferred,
     Executor,
@@ -25,7 +26,7 @@ from executors.protocol import (
 from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.loop.containing import contained
-from scheduler.services.defer import deferral_of, ends_at
+from scheduler.services.defer import as_text, deferral_of, ends_at
 from scheduler.services.finish import Ended
 from scheduler.services.resume import printed_before, resumed_of, timed_out
 from scheduler.services.take import Execution
@@ -48,6 +49,7 @@ class Performer:
         http_session: Callable[[], Any] | None = None,
         secrets: Mapping[str, str] | None = None,
         hidden_env: frozenset[str] = frozenset(),
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
         self.executors = executors
         self._database_now = now
@@ -55,6 +57,7 @@ class Performer:
         self._http_session = http_session
         self._secrets = secrets or {}
         self._hidden_env = hidden_env
+        self._max_output_bytes = max_output_bytes
         self._configs: dict[str, Any] = {}
         self.abandoned = 0
 
@@ -120,6 +123,11 @@ class Performer:
             limits.append(max(0, execution.run.deadline_at - self._database_now()))
         return min(limits, default=None)
 
+    def state_fault(self, outcome: Deferred) -> str | None:
+        """Why the state of a deferred run cannot be kept."""
+        state = as_text(outcome.state)
+        return None if state is None else size_fault("state", state, self._max_output_bytes)
+
     def context(self, execution: Execution, resumed: Resumed | None = None, printed: str | None = None) -> RunContext:
         """What an executor is told of the run; raises what is wrong with the task's config.
 
@@ -147,6 +155,7 @@ class Performer:
             deadline=None if run.deadline_at is None else to_datetime(run.deadline_at),
             secrets=self._secrets,
             hidden_env=self._hidden_env,
+            max_output_bytes=self._max_output_bytes,
             log=cast(Log, RunLog(run.name)),
             clock=self._now,
             http_session=self._http_session,

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from executors.jsonvalue import MAX_OUTPUT_BYTES
 from executors.protocol import Executor
 from scheduler.clock import Clock, SystemClock
 from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
@@ -74,6 +75,7 @@ class WorkerOptions:
     max_lost: int = 5
     shutdown_grace: timedelta = timedelta(seconds=30)
     misfire_grace: timedelta = timedelta(seconds=60)
+    max_output_bytes: int = MAX_OUTPUT_BYTES
     retention: RetentionRules = RetentionRules()
 
     @property
@@ -126,8 +128,11 @@ class Worker:
             http_session=http_session,
             secrets=secrets,
             hidden_env=hidden_env,
+            max_output_bytes=options.max_output_bytes,
         )
-        self.finishing = Finishing(self.transactions, options.planning, worker=self._name)
+        self.finishing = Finishing(
+            self.transactions, options.planning, worker=self._name, max_output_bytes=options.max_output_bytes
+        )
         # A second batch is on its way beside the first only where there are places for both: else it would queue its runs.
         ample = options.max_concurrent_runs >= self.transactions.abreast * options.fire_batch
         self.dispatching = Dispatching(

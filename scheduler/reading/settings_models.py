@@ -115,6 +115,7 @@ class Worker(Section):
     max_lost: Annotated[int, Field(ge=1, le=1000)] = 5
     shutdown_grace: Duration = timedelta(seconds=30)
     misfire_grace: Duration = timedelta(seconds=60)
+    max_output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 1024 * 1024
 
     @field_validator("resync_interval")
     @classmethod

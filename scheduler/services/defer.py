@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from executors.jsonvalue import as_json
 from executors.protocol import Deferred
 from executors.waits import Poll
 from scheduler.domain.instants import Micros, from_datetime, to_micros
@@ -81,7 +82,7 @@ def defer_runs(tx: Transaction, deferrals: Sequence[Deferral], by: str) -> dict[
 
 def as_text(state: Any) -> str | None:
     """A JSON value as the text that is stored; None is nothing."""
-    return None if state is None else json.dumps(state, separators=(",", ":"), ensure_ascii=False)
+    return None if state is None else as_json(state)
 
 
 def storable(text: str | None) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from executors.jsonvalue import as_json
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Kind, Phase
 from scheduler.services.defer import Deferral, as_text, storable
@@ -43,6 +44,8 @@ class Ended(NamedTuple):
     event: Mapping[str, Any] | None = None
     links: Sequence[Mapping[str, str]] | None = None
     deferral: Deferral | None = None
+    outputs_text: str | None = None
+    """The outputs as they are stored, where that was made already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def next_attempt_at(item: Ended, now: Micros) -> Micros | None:
 def _outputs_text(outputs: Mapping[str, Any] | None) -> str | None:
     if not outputs:
         return None if outputs is None else "{}"  # Most runs: no encoder is needed for them.
-    return storable(json.dumps(outputs, separators=(",", ":"), ensure_ascii=False))
+    return storable(as_json(outputs))
 
 
 def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
@@ -132,7 +135,7 @@ def _attempt(item: Ended, now: Micros) -> FinishedAttempt:
         not_before=again,
         known_end=item.known and _ended_badly(item),
         error=storable(item.error),
-        outputs=_outputs_text(item.outputs),
+        outputs=_outputs_text(item.outputs) if item.outputs_text is None else item.outputs_text,
         attempt_phase=item.phase,
         started_at=run.started_at,
         output=storable(item.output),

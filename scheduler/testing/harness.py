@@ -23,6 +23,7 @@ from scheduler.schedules import Trigger, definitions_of
 from scheduler.services.backfill_steps import advance_backfill, backfills_under_way
 from scheduler.services.finish import Ended, finish_runs
 from scheduler.services.fire import fire_due
+from scheduler.services.keeping import kept
 from scheduler.services.operate import TriggerKey
 from scheduler.services.recover import recover_runs
 from scheduler.services.resume import next_until_at, resume_due
@@ -209,6 +210,7 @@ class Harness:
         return more or again
 
     def _record(self, reports: list[Ended], ended: dict[str, None]) -> None:
+        reports = [kept(item, self._options.max_output_bytes) for item in reports]
         finished = self._store.run(finish_runs, [item for item in reports if item.deferral is None], "harness")
         ended.update(dict.fromkeys(name for name in finished.counted if name not in finished.retried))
         self._waits.defer([item.deferral for item in reports if item.deferral is not None])

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from executors import Deferred, Executor, Outcome, Poll, RunContext, Succeeded, Until
-from executors.external_job import ExternalJob, Job, JobStatus
+from executors import Deferred, Executor, Outcome, Poll, PythonExecutor, RunContext, Succeeded, Until
+from executors.external_job import ExternalJob, Job, JobPhase, JobStatus
 from tests.integration.waiting_world import WaitingWorld
 
 
@@ -147,3 +147,75 @@ def test_a_worker_that_dies_of_an_error_has_lost_its_runs(database_url: str) -> 
         world.start()
         run = world.until(lambda: (run := world.run(name))["lost"] and run, "it is lost")
         assert (run["attempts"][0]["phase"], run["attempts"][0]["error"]) == ("LOST", "lost its worker")
+
+
+class Large(Executor):
+    """Returns, or leaves, what is too large; or waits for a job that does."""
+
+    async def execute(self, run: RunContext) -> Outcome:
+        """At the first call, or at the second."""
+        text = "x" * 50 * 1024 * 1024
+        match run.config["do"]:
+            case "result":
+                return Succeeded({"text": text})
+            case "state":
+                return Deferred(Until(run.now()), text)
+            case "poll":
+                return Deferred(Poll(timedelta(milliseconds=20)))
+        raise ValueError(text)
+
+    async def poll(self, run: RunContext) -> Outcome:
+        """Asks to be asked again, with a state that is too large."""
+        return Deferred(Poll(timedelta(milliseconds=20)), "x" * 50 * 1024 * 1024)
+
+
+class LargeJob(Service):
+    """Jobs of which much is said."""
+
+    async def create(self, run: RunContext) -> Job:
+        """A job with much to remember, or a usual one."""
+        return Job({"x": "x" * (2 * 1024 * 1024 if self.at == "meta" else 1)}, run.run_name)
+
+    async def status(self, run: RunContext, job: Job) -> JobStatus:
+        """Over."""
+        text = "x" * 2 * 1024 * 1024
+        if self.at == "message":
+            return JobStatus(JobPhase.FAILED, text)
+        return JobStatus(JobPhase.SUCCEEDED, outputs={"text": text})
+
+    def event(self, job: Job | None, status: str, message: str) -> dict[str, Any]:
+        """Much more than anybody wants to know."""
+        return {**super().event(job, status, message), "more": float("nan")}
+
+
+FUNCTION = "tests.integration.too_large:function"
+
+
+@pytest.mark.heavy
+def test_no_result_is_too_large_for_a_worker_to_go_on(database_url: str) -> None:
+    executors: dict[str, Executor] = {"large": Large(), "python": PythonExecutor()}
+    executors |= {at: LargeJob(at) for at in ("meta", "message", "outputs")}
+    with WaitingWorld(database_url, executors) as world:
+        incarnation = world.call(lambda: world.worker.heartbeat.incarnation)
+        names = {do: world.fire(do, "large", {"do": do}) for do in ("result", "state", "poll", "error")}
+        names |= {at: world.fire(at, at, {"poll_interval": "20ms"}) for at in ("meta", "message", "outputs")}
+        for place in ("process", "thread"):
+            names[place] = world.fire(place, "python", {"callable": FUNCTION, "in": place})
+        ended = {what: world.until_phase(name, "FAILED", "SUCCEEDED", within=60) for what, name in names.items()}
+        said = {
+            "result": "its result has 52,428,811 bytes, 1,048,576 are kept",
+            "state": "its state has 52,428,802 bytes, 1,048,576 are kept",
+            "poll": "its state has 52,428,802 bytes, 1,048,576 are kept",
+            "error": "xxx",
+            "meta": "its metadata has",
+            "message": "xxx",
+            "outputs": "its result has 2,097,163 bytes",
+            "process": "its result has 52,428,813 bytes, 1,048,576 are kept",
+            "thread": "its result has 52,428,813 bytes, 1,048,576 are kept",
+        }
+        for what, run in ended.items():
+            assert (run["phase"], run["attempt"], run["outputs"]) == ("FAILED", 1, None), what
+            assert said[what] in run["error"], what
+            assert len(run["error"]) < 20_000
+        assert ended["message"]["event"]["job_id"] == names["message"]
+        assert world.call(lambda: world.worker.heartbeat.incarnation) == incarnation

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-VALUES = {"executors.protocol", "executors.errors", "executors.waits", "executors.external_job"}
+VALUES = {
+    "executors.protocol",
+    "executors.errors",
+    "executors.waits",
+    "executors.external_job",
+    "executors.jsonvalue",
+    "executors.output",
+}
 DOMAIN_AND_ERRORS = {"scheduler.domain", "scheduler.errors"}
 
 # What each layer may import of this project; `scheduler.errors` is open to all of scheduler.
