@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import sqlalchemy
@@ -15,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from scheduler.errors import StoreError, StoreUnavailable
+from scheduler.store.database_file import DatabaseFile
 from scheduler.store.dialect import refuse_network_file_system
 from scheduler.store.urls import parse_url, sqlite_file
 
@@ -40,7 +42,7 @@ def open_engine(url: str, *, pool_size: int, answer_within: float, given_up: thr
     try:
         if file is not None:
             refuse_network_file_system(file.parent)
-            return _open_sqlite(parsed)
+            return _open_sqlite(parsed, DatabaseFile(file))
         return _open_postgres(parsed, pool_size, answer_within, given_up)
     except (NoSuchModuleError, ArgumentError) as error:
         raise StoreError(f"the database URL cannot be used: {error}") from None
@@ -67,10 +69,21 @@ def _begin_postgres(dbapi_connection: PoolProxiedConnection) -> None:
     connection.begin()
 
 
-def _open_sqlite(url: URL) -> Engine:
-    engine = sqlalchemy.create_engine(
-        url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, pool_timeout=_BUSY_SECONDS
-    )
+def _open_sqlite(url: URL, file: DatabaseFile) -> Engine:
+    words, given = url.get_dialect()().create_connect_args(url)
+    options: dict[str, Any] = {**given, "timeout": _BUSY_SECONDS, "check_same_thread": False}
+
+    def connect() -> sqlite3.Connection:
+        file.check()  # Opening one that is gone would make a new one.
+        connection: sqlite3.Connection = sqlite3.connect(words[0], **options)
+        try:
+            file.opened()
+        except StoreUnavailable:
+            connection.close()
+            raise
+        return connection
+
+    engine = sqlalchemy.create_engine(url, creator=connect, pool_timeout=_BUSY_SECONDS)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
@@ -87,7 +100,7 @@ def _open_sqlite(url: URL) -> Engine:
 
     # Not the engine's event of that name: an engine that anything listens to asks for listeners at every statement, which
     # made an empty transaction cost twice as much, and a short statement a third more.
-    engine.dialect.do_begin = _begin_sqlite  # type: ignore[method-assign]
+    engine.dialect.do_begin = partial(_begin_sqlite, file)  # type: ignore[method-assign]
     return engine
 
 
@@ -97,7 +110,8 @@ def begin_reading(connection: sqlalchemy.Connection) -> sqlalchemy.RootTransacti
     return connection.begin()
 
 
-def _begin_sqlite(dbapi_connection: PoolProxiedConnection) -> None:
+def _begin_sqlite(file: DatabaseFile, dbapi_connection: PoolProxiedConnection) -> None:
+    file.check()
     reads = dbapi_connection.info.pop(_READS, False)
     dbapi_connection.cursor().execute("BEGIN" if reads else "BEGIN IMMEDIATE")
 

@@ -6,11 +6,11 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from scheduler.errors import StoreError
+from scheduler.errors import StoreError, StoreUnavailable
+from scheduler.store.database_file import DatabaseFile
 from scheduler.store.transaction import CHANNEL, Store
 from scheduler.store.urls import sqlite_file
 
@@ -38,7 +38,7 @@ class Listener:
         self._on_shared = on_shared
         self._stopping = threading.Event()
         file = sqlite_file(self._url)
-        work = self._listen if file is None else lambda: self._glance(file)
+        work = self._listen if file is None else lambda: self._glance(DatabaseFile(file))
         self._thread = threading.Thread(target=work, name="listener", daemon=True)
 
     def start(self) -> None:
@@ -84,23 +84,34 @@ class Listener:
                 asked = monotonic()
         return True
 
-    def _glance(self, file: Path) -> None:
+    def _glance(self, file: DatabaseFile) -> None:
         while not self._stopping.is_set():
             try:
-                with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as connection:
-                    self._on_notice()
-                    self._watch(connection)
-            except sqlite3.Error:
+                with closing(sqlite3.connect(file.path.as_uri() + "?mode=ro", uri=True)) as connection:
+                    file.opened()
+                    self._watch(connection, file)
+            except (sqlite3.Error, StoreUnavailable):
                 self._stopping.wait(_RECONNECT_SECONDS)
 
-    def _watch(self, connection: sqlite3.Connection) -> None:
-        version: object = None
-        notices: object = None
+    def _watch(self, connection: sqlite3.Connection, file: DatabaseFile) -> None:
+        version, notices = _version(connection), _notices(connection)
+        self._on_notice()
         while not self._stopping.wait(_GLANCE_SECONDS):
-            before, version = version, connection.execute("PRAGMA data_version").fetchone()
+            if not file.is_there():
+                self._on_notice()  # The next transaction says what is wrong.
+                return
+            before, version = version, _version(connection)
             if version == before:
                 continue  # Nobody has written: the number was read from shared memory, no page of the file was.
-            told = connection.execute("SELECT value FROM meta WHERE key = ?", (CHANNEL,)).fetchone()
-            if told != notices and before is not None:
+            told = _notices(connection)
+            if told != notices:
                 self._on_notice()
             notices = told
+
+
+def _version(connection: sqlite3.Connection) -> object:
+    return connection.execute("PRAGMA data_version").fetchone()
+
+
+def _notices(connection: sqlite3.Connection) -> object:
+    return connection.execute("SELECT value FROM meta WHERE key = ?", (CHANNEL,)).fetchone()
