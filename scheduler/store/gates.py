@@ -85,7 +85,7 @@ class Gates:
         # Counted in a statement of its own: what the lock was waited behind is seen here.
         rooms = (
             _Task(task_id, limit if most is None else min(limit, most - count))
-            for task_id, most, count in self._tx.connection.execute(_ROOM, {"task_ids": locked})
+            for task_id, most, count in self._tx.connection.execute(_room(self._tx.dialect), {"task_ids": locked})
         )
         return [task for task in rooms if task.room > 0]
 
@@ -131,7 +131,8 @@ def _lock(dialect: Dialect) -> Select[Any]:
     return dialect.locked(select(tasks.c.id).where(chosen).order_by(tasks.c.id), of=tasks, skip=True)
 
 
-_STARTED_OF: Final = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
-_ROOM: Final = select(tasks.c.id, tasks.c.max_concurrent_runs, _STARTED_OF).where(
-    tasks.c.id.in_(bindparam("task_ids", expanding=True))
-)
+@prepared
+def _room(_dialect: Dialect) -> Select[Any]:
+    started = select(func.count()).where(runs.c.task_id == tasks.c.id, text(_STARTED)).scalar_subquery()
+    chosen = tasks.c.id.in_(bindparam("task_ids", expanding=True))
+    return select(tasks.c.id, tasks.c.max_concurrent_runs, started).where(chosen)

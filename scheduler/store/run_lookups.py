@@ -94,12 +94,12 @@ class RunLookups:
 
     def next_deadline(self) -> Micros | None:
         """When the deadline of the next queued run passes."""
-        value: Micros | None = self._tx.connection.execute(_NEXT_DEADLINE).scalar()
+        value: Micros | None = self._tx.connection.execute(_next_deadline(self._tx.dialect)).scalar()
         return value
 
     def count_open_scheduled(self, trigger_ids: Sequence[int]) -> dict[int, int]:
         """How many scheduled runs of these triggers are open; triggers without one are left out."""
-        rows = self._tx.connection.execute(_OPEN_SCHEDULED, {"trigger_ids": trigger_ids})
+        rows = self._tx.connection.execute(_open_scheduled(self._tx.dialect), {"trigger_ids": trigger_ids})
         return {trigger_id: int(count) for trigger_id, count in rows}
 
     def executors_wanted(self) -> set[str]:
@@ -219,18 +219,22 @@ def run_filters(
     return conditions
 
 
-_NEXT_DEADLINE = select(func.min(runs.c.deadline_at)).where(
-    text("runs.phase = 'QUEUED'"), runs.c.deadline_at.is_not(None)
-)
-_OPEN_SCHEDULED = (
-    select(runs.c.trigger_id, func.count())
-    .where(
-        runs.c.trigger_id.in_(bindparam("trigger_ids", expanding=True)),
-        runs.c.kind == Kind.SCHEDULED.value,
-        text(OPEN_TEXT),
+@prepared
+def _next_deadline(_dialect: Dialect) -> Executable:
+    return select(func.min(runs.c.deadline_at)).where(text("runs.phase = 'QUEUED'"), runs.c.deadline_at.is_not(None))
+
+
+@prepared
+def _open_scheduled(_dialect: Dialect) -> Executable:
+    return (
+        select(runs.c.trigger_id, func.count())
+        .where(
+            runs.c.trigger_id.in_(bindparam("trigger_ids", expanding=True)),
+            runs.c.kind == Kind.SCHEDULED.value,
+            text(OPEN_TEXT),
+        )
+        .group_by(runs.c.trigger_id)
     )
-    .group_by(runs.c.trigger_id)
-)
 
 
 @prepared

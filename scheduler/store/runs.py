@@ -202,7 +202,7 @@ class RunTable(RunResults, RunEndings):
         turns = Gates(self._tx).startable(room, late=late, limit=limit, now=now, after=after)
         if not turns.names:
             return [], turns
-        return self._taken(_TAKE_TURNS, {"names": turns.names, "now": now, "owner": owner}), turns
+        return self._taken(_take_turns(self._tx.dialect), {"names": turns.names, "now": now, "owner": owner}), turns
 
     def _taken(self, taking: Executable, given: Mapping[str, Any]) -> list[TakenRun]:
         taken = [TakenRun(*row) for row in self._tx.connection.execute(taking, given).all()]
@@ -330,10 +330,12 @@ def _take(dialect: Dialect, executors: int, late: bool) -> Executable:
     return _taking(runs.c.name.in_(chosen.limit(bindparam("most", type_=INTEGER))))
 
 
-_TAKE_TURNS: Final = _taking(
-    and_(
-        runs.c.name.in_(bindparam("names", expanding=True)),
-        runs.c.phase == Phase.QUEUED.value,
-        runs.c.intent.is_(None),
+@prepared
+def _take_turns(_dialect: Dialect) -> Executable:
+    return _taking(
+        and_(
+            runs.c.name.in_(bindparam("names", expanding=True)),
+            runs.c.phase == Phase.QUEUED.value,
+            runs.c.intent.is_(None),
+        )
     )
-)

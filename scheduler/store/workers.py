@@ -17,40 +17,6 @@ if TYPE_CHECKING:
     from scheduler.store.transaction import Transaction
 
 
-_RENEW = (
-    update(workers)
-    .where(workers.c.incarnation == bindparam("of"), workers.c.alive)
-    .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
-)
-_FORGET_DEAD = delete(workers).where(
-    workers.c.alive.is_(False),
-    workers.c.lease_until < bindparam("before", type_=BIGINT),
-    ~select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists(),
-)
-_RENEWED = select(workers.c.renewed_at).where(workers.c.incarnation == bindparam("me"))
-_LAST_SEEN = select(func.max(workers.c.renewed_at))
-_BURY_EXPIRED = (
-    update(workers)
-    .where(
-        workers.c.alive,
-        workers.c.lease_until < bindparam("since", type_=BIGINT),
-        workers.c.incarnation != bindparam("me"),
-    )
-    .values(alive=False)
-    .returning(workers.c.name)
-)
-_BRING_BACK = (
-    update(workers)
-    .where(
-        workers.c.alive,
-        workers.c.renewed_at > bindparam("far", type_=BIGINT),
-        workers.c.incarnation != bindparam("me"),
-    )
-    .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
-)
-_ALIVE = select(workers.c.alive).where(workers.c.incarnation == bindparam("of"))
-
-
 class WorkerTable:
     """Worker rows through one transaction."""
 
@@ -80,7 +46,9 @@ class WorkerTable:
     def renew(self, incarnation: str, lease: Micros) -> Micros | None:
         """Extends the lease; returns the store's present instant, or None if the worker was declared dead."""
         now = self._tx.now()
-        result = self._tx.connection.execute(_RENEW, {"of": incarnation, "now": now, "until": now + lease})
+        result = self._tx.connection.execute(
+            _renew(self._tx.dialect), {"of": incarnation, "now": now, "until": now + lease}
+        )
         return now if result.rowcount else None
 
     def is_dead_now(self, incarnation: str) -> tuple[bool, Micros]:
@@ -106,7 +74,7 @@ class WorkerTable:
 
     def last_seen(self) -> Micros | None:
         """When any worker last renewed its lease; an instant ahead of now means that the clock was set back since."""
-        value: Micros | None = self._tx.connection.execute(_LAST_SEEN).scalar()
+        value: Micros | None = self._tx.connection.execute(_last_seen(self._tx.dialect)).scalar()
         return value
 
     def bury_expired(self, me: str, lease: Micros) -> list[str]:
@@ -118,18 +86,20 @@ class WorkerTable:
         either direction, a worker judges nobody.
         """
         now = self._tx.now()
-        renewed: Micros | None = self._tx.connection.execute(_RENEWED, {"me": me}).scalar()
+        renewed: Micros | None = self._tx.connection.execute(_renewed(self._tx.dialect), {"me": me}).scalar()
         since = now if renewed is None else renewed
         if abs(since - now) > lease:
             return []
-        buried = list(self._tx.connection.execute(_BURY_EXPIRED, {"me": me, "since": since}).scalars())
+        buried = list(
+            self._tx.connection.execute(_bury_expired(self._tx.dialect), {"me": me, "since": since}).scalars()
+        )
         given = {"me": me, "far": since + lease, "now": now, "until": now + lease}
-        self._tx.connection.execute(_BRING_BACK, given)
+        self._tx.connection.execute(_bring_back(self._tx.dialect), given)
         return buried
 
     def forget_dead(self, before: Micros) -> int:
         """Removes rows of workers dead since before an instant that no run names any more."""
-        return int(self._tx.connection.execute(_FORGET_DEAD, {"before": before}).rowcount)
+        return int(self._tx.connection.execute(_forget_dead(self._tx.dialect), {"before": before}).rowcount)
 
     def list_living(self) -> Sequence[RowMapping]:
         """The living workers with how many runs and how many waits each holds, oldest first."""
@@ -162,5 +132,61 @@ class WorkerTable:
 
 
 @prepared
+def _renew(_dialect: Dialect) -> Executable:
+    return (
+        update(workers)
+        .where(workers.c.incarnation == bindparam("of"), workers.c.alive)
+        .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
+    )
+
+
+@prepared
+def _renewed(_dialect: Dialect) -> Executable:
+    return select(workers.c.renewed_at).where(workers.c.incarnation == bindparam("me"))
+
+
+@prepared
+def _last_seen(_dialect: Dialect) -> Executable:
+    return select(func.max(workers.c.renewed_at))
+
+
+@prepared
 def _alive_now(_dialect: Dialect, asks_server: bool) -> Executable:
-    return select(_ALIVE.scalar_subquery(), asked_now(asks_server))
+    alive = select(workers.c.alive).where(workers.c.incarnation == bindparam("of")).scalar_subquery()
+    return select(alive, asked_now(asks_server))
+
+
+@prepared
+def _bury_expired(_dialect: Dialect) -> Executable:
+    return (
+        update(workers)
+        .where(
+            workers.c.alive,
+            workers.c.lease_until < bindparam("since", type_=BIGINT),
+            workers.c.incarnation != bindparam("me"),
+        )
+        .values(alive=False)
+        .returning(workers.c.name)
+    )
+
+
+@prepared
+def _bring_back(_dialect: Dialect) -> Executable:
+    return (
+        update(workers)
+        .where(
+            workers.c.alive,
+            workers.c.renewed_at > bindparam("far", type_=BIGINT),
+            workers.c.incarnation != bindparam("me"),
+        )
+        .values(renewed_at=bindparam("now", type_=BIGINT), lease_until=bindparam("until", type_=BIGINT))
+    )
+
+
+@prepared
+def _forget_dead(_dialect: Dialect) -> Executable:
+    return delete(workers).where(
+        workers.c.alive.is_(False),
+        workers.c.lease_until < bindparam("before", type_=BIGINT),
+        ~select(runs.c.owner).where(runs.c.owner == workers.c.incarnation).exists(),
+    )

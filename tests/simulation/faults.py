@@ -45,7 +45,7 @@ class Garden:
 
     def __exit__(self, *_: object) -> None:
         self._monkeypatch.undo()
-        _forget_statements()
+        forget_statements()
 
     def plant(self, owner: Any, name: str, wrong: Callable[..., Any]) -> None:
         """Puts `wrong` in the place of a class's method, or of a module's function wherever that was imported."""
@@ -56,10 +56,10 @@ class Garden:
                 for attribute, value in list(vars(module).items()):
                     if value is right:
                         self._monkeypatch.setattr(module, attribute, wrong)
-        _forget_statements()
+        forget_statements()
 
 
-def _forget_statements() -> None:
+def forget_statements() -> None:
     """What was put together from the right parts is put together from the planted ones, and the other way round."""
     for module in _modules("scheduler.store."):
         for value in vars(module).values():
