@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ExecutorNotFound,
         PermanentError,
         RetryableError,
+        WorkerExhausted,
     )
     from executors.external_job import ExternalJob, Job, JobBusy, JobConfig, JobGone, JobPhase, JobStatus, Link
     from executors.http_job import HttpJobExecutor
@@ -82,6 +83,7 @@ _HOME: Final = {
     "ResourceMeta": "connector",
     "Resumed": "protocol",
     "RetryableError": "errors",
+    "WorkerExhausted": "errors",
     "RunContext": "protocol",
     "SerializationContext": "connector_tasks",
     "ShellExecutor": "shell",
@@ -128,6 +130,7 @@ __all__ = [
     "ResourceMeta",
     "Resumed",
     "RetryableError",
+    "WorkerExhausted",
     "RunContext",
     "SerializationContext",
     "ShellExecutor",

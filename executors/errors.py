@@ -2,6 +2,7 @@
 
     ExecutorError
     ├ RetryableError(retry_after)          tried again as the task's `retries` say
+    │ └ WorkerExhausted                    the worker is short of something: the run is handed back, no attempt is counted
     ├ PermanentError                       never tried again
     ├ ExecutorNotFound(name)               no executor by that name
     └ ExecutorConfigError(name, problems)  wrong options or task config: every fault at once
@@ -47,6 +48,10 @@ class RetryableError(ExecutorError):
         if retry_after is not None and not isinstance(retry_after, timedelta):
             retry_after = timedelta(seconds=retry_after)
         self.retry_after: timedelta | None = retry_after
+
+
+class WorkerExhausted(RetryableError):  # says what is wrong
+    """The worker has no descriptor, thread or process left: nothing of the run was done, and another worker may do it."""
 
 
 class PermanentError(ExecutorError):

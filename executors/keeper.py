@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -32,6 +33,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+# In the place of a descriptor that could not be received.
+_MISSING = -1
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LAST_WAIT = 5.0
@@ -85,12 +88,18 @@ class Keeper:
     def receive(self) -> bool:
         """Read what there is and obey; False at the end of the stream."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.channel, 1 << 20, 16, socket.MSG_DONTWAIT)
+            data, descriptors, flags, _ = socket.recv_fds(self.channel, 1 << 20, 16, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        self.descriptors.extend(descriptors)
+        if flags & socket.MSG_CTRUNC:
+            # This process may hold no more: what came of the three is of no use, and the command is refused below.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.descriptors.extend([_MISSING] * 3)
+        else:
+            self.descriptors.extend(descriptors)
         self.buffer += data
         while len(self.buffer) >= 4:
             size = int.from_bytes(self.buffer[:4])
@@ -108,6 +117,9 @@ class Keeper:
         """Start one command in a session of its own; the child answers started, and then this process perhaps refused."""
         stdio = [self.descriptors.popleft() for _ in range(3)]
         name = frame["spawn"]
+        if _MISSING in stdio:
+            self.answer({"refused": name, "errno": errno.EMFILE, "reason": os.strerror(errno.EMFILE)})
+            return
         try:
             child = subprocess.Popen(  # noqa: S603  # starting what the worker says is its duty
                 [word.encode("latin-1") for word in frame["argv"]],

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Final
 
-from executors.errors import RetryableError
+from executors.errors import WorkerExhausted
 from executors.output import Output
 
 _CHUNK: Final = 256 * 1024
@@ -124,7 +124,7 @@ class Dialogue:
         try:
             self._socket, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
-            raise RetryableError(f"the worker cannot make a socket: {error.strerror}") from error
+            raise WorkerExhausted(f"the worker cannot make a socket: {error.strerror}") from error
         self.peer = Descriptor(peer.detach())
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
@@ -170,4 +170,4 @@ def _pipe() -> tuple[int, int]:
     try:
         return os.pipe()
     except OSError as error:
-        raise RetryableError(f"the worker cannot make a pipe: {error.strerror}") from error
+        raise WorkerExhausted(f"the worker cannot make a pipe: {error.strerror}") from error

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from executors.channel import Channel
-from executors.errors import ExecutorError, PermanentError, RetryableError
+from executors.errors import ExecutorError, PermanentError, RetryableError, WorkerExhausted
 
 _PROGRAM: Final = Path(__file__).with_name("keeper.py")
-_PASSING: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EIO})
+_EXHAUSTED: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_PASSING: Final = frozenset({errno.ETXTBSY, errno.EIO})
 _LOST: Final = "the keeper process ended while the command ran: how far it came is not known"
 _keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = weakref.WeakKeyDictionary()
 
@@ -171,7 +172,8 @@ class Keeper:
                 )
             except OSError as error:
                 ours.close()
-                raise RetryableError(f"the keeper process cannot be started: {error}") from error
+                kind = WorkerExhausted if error.errno in _EXHAUSTED else RetryableError
+                raise kind(f"the keeper process cannot be started: {error}") from error
             finally:
                 theirs.close()
             self._gone = asyncio.Event()
@@ -186,8 +188,12 @@ class Keeper:
             if process := self._processes.pop(frame["ended"], None):
                 process.settle(frame["code"])
         elif process := self._processes.pop(frame["refused"], None):
-            kind = RetryableError if frame["errno"] in _PASSING else PermanentError
-            process.settle(kind(f"{process.argv[0]!r} cannot be started: {frame['reason']}"))
+            refusal: type[ExecutorError] = PermanentError
+            if frame["errno"] in _EXHAUSTED:
+                refusal = WorkerExhausted
+            elif frame["errno"] in _PASSING:
+                refusal = RetryableError
+            process.settle(refusal(f"{process.argv[0]!r} cannot be started: {frame['reason']}"))
 
     def _lost(self) -> None:
         """The keeper has gone: what it answered for ends with it, by our hand as far as we know of it."""

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 from executors import calls
 from executors.commands import describe_exit, run_command
 from executors.environment import child_environment
-from executors.errors import ExecutorError, PermanentError, Problem, RetryableError
+from executors.errors import ExecutorError, PermanentError, Problem, WorkerExhausted
 from executors.pipes import Dialogue
 from executors.printing import printing_to
 from executors.processes import dismiss, hire
@@ -201,7 +201,7 @@ class PythonExecutor(Executor):
         try:
             thread.start()
         except RuntimeError as error:
-            raise RetryableError(f"no thread can be started: {error}") from error
+            raise WorkerExhausted(f"no thread can be started: {error}") from error
         try:
             await asyncio.shield(ended)
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from scheduler.domain.wait import Stage, budget_left, outcome_event, pause_after
 from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.performing import Performer
+from scheduler.loop.shortage import shortage_of
 from scheduler.loop.verdicts import Again, Interrupted
 from scheduler.services.defer import as_text
 
@@ -99,7 +100,9 @@ class Asking:
     def _counted(self, held: HeldWait, error: Exception) -> bool:
         """Notes an error; True once nothing but errors has come for longer than the budget."""
         now = self._now()
-        held.error_since = now if held.error_since is None else held.error_since
+        # What this worker lacks says nothing about the service: the budget begins anew.
+        if held.error_since is None or shortage_of(error) is not None:
+            held.error_since = now
         held.last_error = words(error)
         held.errors += 1
         return budget_left(held.error_since, held.budget, now) == 0

@@ -19,6 +19,7 @@ from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
 from scheduler.loop.performing import Performer
 from scheduler.loop.places import Places, Rate
+from scheduler.loop.shortage import Shortage
 from scheduler.loop.submitting import Submission, Submitting
 from scheduler.loop.transactions import Transactions
 from scheduler.loop.turnstile import Turnstile
@@ -94,6 +95,7 @@ class Dispatching:
         self._someone_left = asyncio.Event()
         self._impatient_until = -math.inf
         self._backlog = True
+        self._shortages: dict[str, Shortage] = {}
         self._on_time_streak = 0
         self._late_passed = -math.inf
         self._late_left = late_per_pass
@@ -101,6 +103,12 @@ class Dispatching:
         self.bell = Doorbell()
         self.on_left: Callable[[], None] | None = None
         finishing.on_retry = self._left_queued
+
+    @property
+    def lacking(self) -> dict[str, str]:
+        """What this worker lacks for runs of its executors, by executor: seen just now, or not tried again since."""
+        now = asyncio.get_running_loop().time()
+        return {name: item.why for name, item in sorted(self._shortages.items()) if item.lasts(now)}
 
     # --- room --------------------------------------------------------------------------------------------------------
 
@@ -283,13 +291,39 @@ class Dispatching:
                 self._over.add(key)
                 self._finishing.report(ended)
 
+            lacking: list[str] = []
             why, submitting = partial(self._cancelled.get, key), self._submitting()
             if submitting.is_for(execution):
                 await submitting.submit(Submission(execution, report, why, partial(self._over.add, key)))
             else:
-                await self._performer.perform(execution, report, why)
+                await self._performer.perform(execution, report, why, lacking.append)
+                await self._short_of(execution, lacking)
         finally:
             self._left(key, execution)
+
+    async def _short_of(self, execution: Execution, lacking: Sequence[str]) -> None:
+        """Hands a run back that this worker could not perform for want of something, and rests its executor for a while."""
+        run = execution.run
+        if not lacking:
+            shortage = self._shortages.get(run.executor)
+            if shortage is not None and asyncio.get_running_loop().time() >= shortage.until:
+                del self._shortages[run.executor]
+                log.info("the worker has again what its runs need", executor=run.executor)
+            return
+        now = asyncio.get_running_loop().time()
+        shortage = self._shortages.setdefault(run.executor, Shortage(lacking[0], now))
+        turns = shortage.turns
+        pause = shortage.again(lacking[0], now)
+        self._places.rest(run.executor, pause)
+        if shortage.turns > turns:
+            log.error(
+                "degraded: the worker lacks what runs need, they are handed back",
+                executor=run.executor,
+                lacking=lacking[0],
+                pause_seconds=round(pause, 1),
+            )
+        # Other workers may have what it takes; this one looks again after the rest.
+        await self._transactions.run(hand_back, run.owner, [(run.name, run.fence)])
 
     async def _earlier_ended(self, run: TakenRun) -> None:
         """Returns once the code of abandoned attempts of the same run has ended."""

@@ -58,6 +58,7 @@ class Health:
             self._lease_in_force(),
             self._database(),
             self._schema(),
+            self._resources(),
             Check("loop", lag < _READY_LAG, f"{lag:.3f} s late at worst, {_READY_LAG:g} s is too much"),
         ]
 
@@ -95,6 +96,11 @@ class Health:
         bound = max(_SILENT, self._lease / 2)
         ok = silent < bound and not transactions.away and transactions.degraded_since is None
         return Check("database", ok, f"answered {silent:.1f} s ago" + (", away now" if not ok else ""))
+
+    def _resources(self) -> Check:
+        lacking = self._worker.dispatching.lacking
+        seen = "; ".join(f"{executor}: {why}" for executor, why in lacking.items())
+        return Check("resources", not lacking, seen or "nothing is lacking")
 
     def _schema(self) -> Check:
         sample = self._sampling.last

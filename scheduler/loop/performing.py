@@ -26,6 +26,7 @@ from executors.protocol import (
 from scheduler.domain.instants import SECOND, Micros, to_datetime, to_micros
 from scheduler.domain.run import Phase
 from scheduler.loop.containing import contained
+from scheduler.loop.shortage import shortage_of
 from scheduler.services.defer import as_text, deferral_of, ends_at
 from scheduler.services.finish import Ended
 from scheduler.services.resume import printed_before, resumed_of, timed_out
@@ -66,11 +67,13 @@ class Performer:
         execution: Execution,
         report: Callable[[Ended], None],
         cancelled: Callable[[], str | None] = lambda: None,
+        short: Callable[[str], None] | None = None,
     ) -> None:
         """Executes the attempt, reports its outcome, and returns once its code has ended.
 
         Where the task that awaits this is cancelled, `cancelled` says why the run is: it ends ABORTED. Without a reason
-        nothing is reported, for then the worker leaves and somebody else performs the attempt.
+        nothing is reported, for then the worker leaves and somebody else performs the attempt. Nor is anything where the
+        worker lacks what the attempt needs and somebody is to be told of it by `short`.
         """
         context: RunContext | None = None
         try:
@@ -88,6 +91,9 @@ class Performer:
                 raise
             ended = Ended(execution, Phase.ABORTED, error=why, output=_printed(context), retryable=False, known=False)
         except Exception as error:
+            if short is not None and (why := shortage_of(error)) is not None:
+                short(why)
+                return
             ended = _ended(execution, as_failure(error), context)
         report(ended)
         if context is not None and context.abandoned and context.still_running is not None:

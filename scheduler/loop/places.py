@@ -66,11 +66,16 @@ class Places:
         self._held: Counter[str] = Counter()
         self._apart: Counter[str] = Counter()
         self._all_apart = 0
+        self._resting: dict[str, float] = {}
         self._closed = False
 
     def close(self) -> None:
         """No place is free any more."""
         self._closed = True
+
+    def rest(self, executor: str, seconds: float) -> None:
+        """The executor has no room for so long."""
+        self._resting[executor] = self._clock() + seconds
 
     def free(self) -> int:
         """How many more runs there is room for."""
@@ -82,6 +87,8 @@ class Places:
         return {name: self._room_of(name, free, now) for name in self._executors}
 
     def _room_of(self, name: str, free: int, now: float) -> int:
+        if self._rests(name, now) > 0:
+            return 0
         room = min(free, self._limits.get(name, self.total) - self._held[name])
         bucket = self._buckets.get(name)
         return max(0, room if bucket is None else min(room, bucket.left(now)))
@@ -114,12 +121,15 @@ class Places:
         """A run's code has ended."""
         self._held[executor] -= 1
 
+    def _rests(self, name: str, now: float) -> float:
+        return max(0.0, self._resting[name] - now) if name in self._resting else 0.0
+
     def seconds_to_refill(self) -> float | None:
-        """When the rate of some executor that has room allows a start again; None where no rate holds any back."""
+        """When some executor that has room may start a run again; None where neither a rate nor a rest holds any back."""
         now, free = self._clock(), self.free()
         waits = [
-            bucket.seconds_to_next(now)
-            for name, bucket in self._buckets.items()
+            max(self._rests(name, now), self._buckets[name].seconds_to_next(now) if name in self._buckets else 0.0)
+            for name in self._buckets.keys() | self._resting.keys()
             if free > 0 and self._limits.get(name, self.total) > self._held[name]
         ]
         return min((wait for wait in waits if wait > 0), default=None)

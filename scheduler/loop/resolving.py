@@ -13,6 +13,7 @@ from scheduler.domain.wait import Stage, budget_left, pause_after_error
 from scheduler.loop.asking import words
 from scheduler.loop.ending_jobs import JobEndings
 from scheduler.loop.held_wait import HeldWait
+from scheduler.loop.shortage import shortage_of
 from scheduler.loop.verdicts import Again, Found, Interrupted, NotMade, Over, Verdict
 from scheduler.services.finish import Ended
 from scheduler.services.resume import Tries
@@ -27,6 +28,9 @@ class Resolving(JobEndings):
     def not_created(self, held: HeldWait, executor: ExternalJob, run: RunContext, error: Exception) -> Verdict:
         """What follows from an error of `create`."""
         said = words(error)
+        if shortage_of(error) is not None:
+            held.error_since = None  # It is this worker that lacks something: the budget begins anew.
+            return self.not_made(held, said)
         if isinstance(error, PermanentError) and error.outcome_known:
             return Over(self.failed_to_submit(held, said, retryable=False))
         # What keeps the service busy may be what an earlier try of the same call has made.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Barrier
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -40,6 +41,9 @@ class Transactions:
         self._threads = ThreadPoolExecutor(1 if one_writer else self.abreast + 2, thread_name_prefix="database")
         # Chores have threads of their own, so that no transaction waits for one.
         self._aside = ThreadPoolExecutor(_CHORES, thread_name_prefix="database chore")
+        # One that is wanted later might not be had any more.
+        _start_all(self._threads)
+        _start_all(self._aside)
         self._under_way: set[Future[Any]] = set()
         self._giving_up = _Flag()
         self.degraded_since: float | None = None
@@ -148,6 +152,13 @@ class Transactions:
         if self.degraded_since is not None:
             log.info("the database is back", away_seconds=round(now - self.degraded_since, 1))
             self.degraded_since = None
+
+
+def _start_all(pool: ThreadPoolExecutor) -> None:
+    """Has all threads of a pool start now."""
+    number = pool._max_workers
+    together = Barrier(number)
+    wait([pool.submit(together.wait) for _ in range(number)])
 
 
 class _Flag:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from executors import RetryableError, ShellExecutor, Succeeded
+from executors import RetryableError, ShellExecutor, Succeeded, WorkerExhausted
 from executors.processes import hire
 from tests.unit.executors.worlds import ROOT, alive, eventually, make_run, members_of_group, perform, printed
 
@@ -139,6 +140,46 @@ def test_when_the_keeper_dies_its_runs_fail_with_an_unknown_outcome_and_the_next
         assert not any(alive(int(pid)) for run in runs for pid in run.output.text().split())
         assert await executor.execute(make_run(executor, {"command": ["true"]})) == Succeeded({"exit_code": 0})
         assert hire(executor).pid != keeper
+        await executor.close()
+
+    asyncio.run(scene())
+
+
+def _with_room(pid: int, room: int) -> int:
+    """The limit under which the process may open so many descriptors more."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    limit = 0
+    while room or limit in used:
+        room -= limit not in used
+        limit += 1
+    return limit
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of another process")
+def test_a_keeper_without_descriptors_refuses_a_command_and_keeps_the_others() -> None:
+    async def scene() -> None:
+        executor = ShellExecutor()
+        await executor.start()
+        long = make_run(executor, {"command": ["sh", "-c", "echo on; read line; echo $line"], "stdin": "json"})
+        other = make_run(executor, {"command": ["sh", "-c", "echo on; sleep 1000"]})
+        task = asyncio.ensure_future(executor.execute(other))
+        await eventually(lambda: "on" in other.output.text())
+        keeper = hire(executor).pid
+        assert keeper is not None
+        limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{keeper}/fd"))
+        # No room for any of the three that come with a command; for some; and for these but not for what starts it.
+        for room in (0, 2, 3, 4):
+            resource.prlimit(keeper, resource.RLIMIT_NOFILE, (_with_room(keeper, room), limits[1]))
+            with pytest.raises(WorkerExhausted, match="cannot be started: Too many open files"):
+                await executor.execute(long)
+        resource.prlimit(keeper, resource.RLIMIT_NOFILE, limits)
+        assert await executor.execute(long) == Succeeded({"exit_code": 0})
+        assert (hire(executor).pid, task.done()) == (keeper, False)
+        assert len(os.listdir(f"/proc/{keeper}/fd")) == used
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         await executor.close()
 
     asyncio.run(scene())
