@@ -19,6 +19,7 @@ from scheduler.store.transaction import Transaction
 log = structlog.get_logger("scheduler.heartbeat")
 
 _GUARD_SECONDS = 1.0
+_LEAST_WAIT_SECONDS = 2.0
 _JUMP: Micros = SECOND
 
 
@@ -43,6 +44,7 @@ class Heartbeat:
         self._renewed: float | None = None
         self._next: float | None = None
         self.asking_since: float | None = None
+        """Since when a renewal has been asked for in vain; while nobody is answered, only since the last try."""
         self._database: tuple[Micros, float] | None = None
         self.incarnation = ""
 
@@ -83,30 +85,38 @@ class Heartbeat:
     async def renew_forever(self) -> None:
         """Renews at every third of the lease until cancelled."""
         loop = asyncio.get_running_loop()
+        pause = self._lease / SECOND / 3
         while True:
-            self._next = loop.time() + self._lease / SECOND / 3
+            self._next = loop.time() + pause
             await asyncio.sleep(self._next - loop.time())
-            self.asking_since = loop.time()
-            await self.run_once()
-            self.asking_since = None
+            asked = loop.time()
+            self.asking_since = self.asking_since or asked
+            renewed = await self.run_once()
+            others = self._transactions.answered_at is not None and self._transactions.answered_at > asked
+            if renewed or not others:
+                self.asking_since = None
+            # One connection that went silent must not cost the lease: there is time for another try.
+            pause = self._lease / SECOND / (3 if renewed else 10)
 
-    async def run_once(self) -> None:
-        """One renewal; a worker that was declared dead is told so and begins anew."""
+    async def run_once(self) -> bool:
+        """One renewal; a worker that was declared dead is told so and begins anew. False while the database is away."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
+        within = max(_LEAST_WAIT_SECONDS, self._lease / SECOND / 3)
         try:
-            now = await self._transactions.once(_renew, self.incarnation, self._lease)
+            now = await self._transactions.promptly(within, _renew, self.incarnation, self._lease)
         except StoreUnavailable:
-            return  # The gap shows in `may_judge`; the next beat tries again.
+            return False  # The gap shows in `may_judge`; the next beat tries again.
         if now is None:
             log.warning("this worker was declared dead: it stops what it no longer holds and begins anew")
             await self._on_dead()
-            return
+            return True
         gap = asked - (self._renewed if self._renewed is not None else asked)
         if gap > self._lease / SECOND / 2:
             self._steady_since = asked
         self._renewed = loop.time()
         self._watch_database(now, self._renewed)
+        return True
 
     async def guard_forever(self) -> None:
         """Compares the wall clock with the monotonic one every second, and tells when they part by more than one."""

@@ -39,6 +39,8 @@ class Transactions:
         self.abreast = 1 if one_writer else 2
         """How many large transactions are worth having under way at once."""
         self._threads = ThreadPoolExecutor(1 if one_writer else self.abreast + 2, thread_name_prefix="database")
+        # Were it one of them, all of which may wait for answers that never come, the lease would be lost meanwhile.
+        self._prompt = self._threads if one_writer else ThreadPoolExecutor(1, thread_name_prefix="database heartbeat")
         # Chores have threads of their own, so that no transaction waits for one.
         self._aside = ThreadPoolExecutor(_CHORES, thread_name_prefix="database chore")
         # One that is wanted later might not be had any more.
@@ -88,6 +90,17 @@ class Transactions:
         """The service's answer, or `StoreUnavailable` at once."""
         return await self._in_thread(lambda: self._store.run(service, *args, **kwargs))
 
+    async def promptly(
+        self, within: float, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `once`, behind nothing else, and with so many seconds for each statement of PostgreSQL."""
+
+        def work() -> T:
+            with self._store.hurried(within):
+                return self._store.run(service, *args, **kwargs)
+
+        return await self._in_thread(work, self._prompt)
+
     async def read(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a service that only reads, waiting for no writer, or `StoreUnavailable` at once."""
 
@@ -101,10 +114,10 @@ class Transactions:
         """What `work` returns, in a thread of its own: for reads and chores so long that no transaction shall wait for them."""
         return await self._called(self._aside, lambda: work(self._store))
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], threads: ThreadPoolExecutor | None = None) -> T:
         loop = asyncio.get_running_loop()
         try:
-            answer = await self._called(self._threads, work)
+            answer = await self._called(threads or self._threads, work)
         except StoreUnavailable:
             self._failed_at = loop.time()
             raise
@@ -136,7 +149,7 @@ class Transactions:
 
     def close(self, patience: float = 2.0) -> None:
         """Ends the threads. What is under way has so many seconds to end, then PostgreSQL is not waited for any longer."""
-        for threads in (self._threads, self._aside):
+        for threads in (self._threads, self._prompt, self._aside):
             threads.shutdown(wait=False, cancel_futures=True)
         if wait(set(self._under_way), timeout=patience).not_done:
             with self._store.given_up():

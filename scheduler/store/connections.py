@@ -23,6 +23,7 @@ from psycopg.sql import SQL
 from sqlalchemy import URL, Connection
 
 from scheduler.errors import StoreError
+from scheduler.store.engine import ANSWER_WITHIN
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class PostgresConnection(psycopg.Connection[Any]):
         Raises `StoreError` where a pooler allows no transaction.
         """
         # Whoever says how long to wait, for notifications, waits for no answer.
-        seconds = self.answer_within if kwargs.get("timeout") is None else None
+        seconds = self._patience if kwargs.get("timeout") is None else None
         try:
             return super().wait(self._bounded(gen, seconds), *args, **kwargs)
         except _OverdueError as error:
@@ -103,6 +104,11 @@ class PostgresConnection(psycopg.Connection[Any]):
         except StopIteration as done:
             value: T = done.value
             return value
+
+    @property
+    def _patience(self) -> float | None:
+        least = ANSWER_WITHIN.get()
+        return self.answer_within if least is None else min(least, self.answer_within or least)
 
     @property
     def _is_given_up(self) -> bool:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,10 @@ _READS = "only reads"
 _POSTGRES_RETRY = {"40001", "40P01"}
 # Shutting down, starting up, too many clients, cannot connect, idle in transaction: the server is away or sent us away.
 _POSTGRES_AWAY = ("57P01", "57P02", "57P03", "53300", "08", "25P03")
+
+
+ANSWER_WITHIN: ContextVar[float | None] = ContextVar("ANSWER_WITHIN", default=None)
+"""How many seconds PostgreSQL may take for one statement in this thread, where that is less than usual."""
 
 
 class TransactionUndoneError(Exception):

@@ -20,7 +20,7 @@ from scheduler.domain.instants import Micros
 from scheduler.errors import StoreUnavailable
 from scheduler.store.backfills import BackfillTable
 from scheduler.store.dialect import Dialect, dialect_of, server_now
-from scheduler.store.engine import TransactionUndoneError, begin_reading, open_engine, translated_errors
+from scheduler.store.engine import ANSWER_WITHIN, TransactionUndoneError, begin_reading, open_engine, translated_errors
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.listings import ListingTable
 from scheduler.store.meta import MetaTable
@@ -169,6 +169,15 @@ class Store:
     def settle(self) -> None:
         """After much was written: moves it to where it belongs, in small portions and without holding anyone up."""
         self.dialect.settle(self.engine)
+
+    @contextlib.contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """In the block, and in this thread, PostgreSQL may take no more than so long for one statement."""
+        token = ANSWER_WITHIN.set(seconds)
+        try:
+            yield
+        finally:
+            ANSWER_WITHIN.reset(token)
 
     @contextlib.contextmanager
     def given_up(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from tests.e2e.conftest import NewWorld
 from tests.e2e.web import ANY_PORT, Web
-from tests.e2e.worlds import WorkerProcess, World, assert_every_second_once, ticking
+from tests.e2e.worlds import WorkerProcess, World, assert_every_second_once, task, ticking
 from tests.fakes.proxy import Proxy
 
 pytestmark = [pytest.mark.heavy, pytest.mark.postgres]
@@ -94,3 +94,34 @@ def stops(worker: WorkerProcess) -> None:
     print(f"stopped after {time.monotonic() - told:.1f} s")
     assert worker.said("stopped")
     assert not worker.said("Traceback")
+
+
+def test_connections_that_went_silent_cost_neither_the_lease_nor_the_hearing(
+    new_world: NewWorld, postgres_url: str, proxy: Proxy
+) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}{urlsplit(postgres_url).path}"
+    once = {"every": "1s", "max_fires": 1}
+    world = new_world(
+        postgres_url,
+        [
+            task("long", "shell", {"command": ["sleep", "25"]}, trigger=once),
+            task("manual", "shell", {"command": ["true"]}, trigger={}),
+        ],
+        worker={"lease": "9s", "resync_interval": "5m"},
+        database={"url": url, "command_timeout": "5m"},
+    )
+    with world.worker() as worker:
+        world.until(lambda: len(world.runs("long", "RUNNING")) == 1, "the long one runs")
+        with world.worker("other", SCHEDULER_DATABASE__URL=postgres_url, SCHEDULER_TASKS="[]") as other:
+            other.until_said("ready")
+            proxy.silence(new=False)
+            world.until_closed("long", 60)
+            assert other.stop() == 0
+        (run,) = world.runs("long")
+        assert (run["phase"], run["lost"]) == ("SUCCEEDED", 0)
+        assert not other.said("a worker is gone")
+        assert not worker.said("declared dead")
+        # The listening connection has been made anew by now: the sync beat is minutes away.
+        assert world.call("triggers", "fire", "manual/t").returncode == 0
+        world.until(lambda: len(world.runs("manual", "SUCCEEDED")) == 1, "a command is heard of", 30)
+        assert worker.stop() == 0
