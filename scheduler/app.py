@@ -23,6 +23,7 @@ from scheduler.clock import Clock
 from scheduler.domain.instants import to_micros
 from scheduler.domain.occurrences import tzdata_version
 from scheduler.errors import ConfigError, Problem, SchemaMismatch, StoreError
+from scheduler.reading.database_url import redact_url
 from scheduler.services.plan import Planning
 from scheduler.services.sync import record_zones
 from scheduler.settings import Settings
@@ -367,7 +368,7 @@ class App:
             log.info(
                 "ready",
                 version=options.version,
-                database=store.engine.url.render_as_string(hide_password=True),
+                database=redact_url(store.engine.url.render_as_string(hide_password=True)),
                 zones=options.zones,
                 executors=", ".join(sorted(executors)),
             )

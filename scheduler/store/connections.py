@@ -80,6 +80,12 @@ class PostgresConnection(psycopg.Connection[Any]):
                 self._cancel()
             self.pgconn.finish()
             raise psycopg.OperationalError(str(error)) from None
+        except psycopg.errors.FeatureNotSupported as error:
+            if "cached plan" not in str(error):
+                raise
+            # The schema was upgraded under statements that this session has prepared: a new one prepares them anew.
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the schema has changed: the connection is made anew") from None
         except psycopg.errors.ProtocolViolation as error:
             if "statement pooling" not in str(error):
                 raise

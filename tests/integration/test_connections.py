@@ -258,3 +258,17 @@ def test_a_database_that_cannot_store_every_text_is_refused(encoding: str, tcp: 
         # What is advised works.
         admin.execute(f"CREATE DATABASE {name}_mended ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0")
     works(tcp.url(f"{name}_mended"))
+
+
+def test_statements_prepared_before_an_upgrade_are_prepared_anew(tcp: TcpServer, database: str) -> None:
+    def look(tx: Transaction) -> Any:
+        return tx.connection.execute(text("SELECT * FROM narrow")).scalar()
+
+    with _admin(tcp, database) as admin, opened(tcp.url(database, query="application_name=mine")) as store:
+        admin.execute("CREATE TABLE narrow AS SELECT 1::smallint AS number")
+        for _ in range(10):
+            store.run(look)
+        admin.execute("ALTER TABLE narrow ALTER number TYPE bigint")
+        with pytest.raises(StoreUnavailable, match="the schema has changed"):
+            store.run(look)
+        assert store.run(look) == 1
