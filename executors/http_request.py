@@ -256,9 +256,10 @@ def _decode(content: bytes, reply: aiohttp.ClientResponse, truncated: bool) -> A
                 return parsed
     try:
         text = content.decode(reply.charset or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, ValueError):  # None that Python knows, or one that takes no replacements.
         text = content.decode("utf-8", "replace")
-    return text.replace("\0", "\ufffd")
+    # Some make half surrogate pairs, which nobody stores.
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _judge(config: HttpExecutor.Config, run: RunContext, answer: _Answer) -> Outcome:

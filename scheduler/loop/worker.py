@@ -23,7 +23,7 @@ from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
-from scheduler.loop.containing import tasks_contained
+from scheduler.loop.containing import contained, tasks_contained
 from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
@@ -318,8 +318,12 @@ class Worker:
         finally:
             handing_back.cancel()
         results = await self._end_loops()
-        for executor in self._executors.values():
-            await executor.close()
+        for name, executor in self._executors.items():
+            try:
+                with contained():
+                    await executor.close()
+            except Exception:  # The others, and the worker, leave all the same.
+                log.error("an executor cannot be closed", executor=name, exc_info=True)
         await asyncio.to_thread(self.transactions.close, *([0.0] if left else []))
         await asyncio.wait([handing_back])
         if not handing_back.cancelled():

@@ -63,6 +63,18 @@ def test_runs_over_their_age_leave_a_range(noon: World) -> None:
     assert noon.ledger() == ["pruned 13:00–16:00 ×4"]
 
 
+def test_lost_executions_go_with_their_run(noon: World) -> None:
+    noon.step("13:00")
+    noon.take()
+    noon.lose_worker("w1")
+    noon.register("w2")
+    noon.succeed(*noon.take("w2"))
+    assert noon.rows("SELECT count(*) FROM lost_attempts") == [(1,)]
+    noon.at("21:30")
+    assert forget(noon).runs == 1
+    assert noon.rows("SELECT count(*) FROM lost_attempts") == [(0,)]
+
+
 def test_what_is_forgotten_is_never_fired_again(noon: World) -> None:
     live(noon, "13:00", "14:00")
     noon.at("14:30")

@@ -53,6 +53,9 @@ class Does(Executor):
             if run.resumed is None:
                 return Deferred(Until(run.now() + timedelta(milliseconds=50)))
             await asyncio.sleep(60)
+        if what == "end the loop":
+            asyncio.get_running_loop().call_soon(sys.exit, 3)
+            await asyncio.sleep(60)
         if what == "sleep":
             await asyncio.sleep(60)
         self.seen["left"] = None if run.deadline is None else (run.deadline - run.now()).total_seconds()
@@ -147,6 +150,18 @@ def test_a_worker_that_dies_of_an_error_has_lost_its_runs(database_url: str) -> 
         world.start()
         run = world.until(lambda: (run := world.run(name))["lost"] and run, "it is lost")
         assert (run["attempts"][0]["phase"], run["attempts"][0]["error"]) == ("LOST", "lost its worker")
+
+
+@pytest.mark.heavy
+def test_a_run_that_ends_its_workers_in_order_is_lost_each_time_and_fails_in_the_end(database_url: str) -> None:
+    with WaitingWorld(database_url, {"does": Does()}, max_lost=2, lease="1s") as world:
+        name = world.fire("ends", "does", {"do": "end the loop"})
+        for _ in range(2):
+            world.wait_for_death(asyncio.CancelledError)
+            world.start()
+        run = world.until_phase(name, "FAILED")
+        assert (run["error"], run["lost"]) == ("lost its worker 2 times", 2)
+        assert [item["phase"] for item in run["attempts"]] == ["LOST", "FAILED"]
 
 
 class Large(Executor):

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -73,7 +74,12 @@ class WaitingWorld:
     def start(self) -> None:
         """Starts the worker, or another one after a stop, and waits until it takes part."""
         ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._work(ready)), daemon=True)
+
+        def live() -> None:
+            with suppress(SystemExit):  # A run may end the loop; the worker's end is noted.
+                asyncio.run(self._work(ready))
+
+        self._thread = threading.Thread(target=live, daemon=True)
         self._thread.start()
         assert ready.wait(10), "the worker does not start"
 

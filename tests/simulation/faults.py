@@ -31,7 +31,7 @@ from scheduler.store.prepared import prepared
 from scheduler.store.run_endings import RunEndings
 from scheduler.store.run_results import RunResults
 from scheduler.store.runs import RunTable
-from scheduler.store.schema import runs, workers
+from scheduler.store.schema import lost_attempts, runs, workers
 from scheduler.store.triggers import TriggerTable
 from scheduler.store.workers import WorkerTable
 
@@ -449,6 +449,25 @@ def paused_runs_start(garden: Garden) -> None:
     garden.plant(RunEndings, "abort_unstarted", lambda *_: 0)
 
 
+def lost_without_a_row(garden: Garden) -> None:
+    """Nothing tells of an execution whose worker was lost."""
+    right = RunEndings.requeue_lost
+
+    def wrong(table: Any, rows: Sequence[Any], now: Micros) -> None:
+        right(table, rows, now)
+        table._tx.connection.execute(lost_attempts.delete())
+
+    garden.plant(RunEndings, "requeue_lost", wrong)
+
+
+def lost_once_though_many_times(garden: Garden) -> None:
+    """Each loss of a run is taken for its first."""
+    right = RunEndings.requeue_lost
+    garden.plant(
+        RunEndings, "requeue_lost", lambda table, rows, now: right(table, [row._replace(lost=1) for row in rows], now)
+    )
+
+
 def handed_back_as_lost(garden: Garden) -> None:
     """A run that its worker gives back counts as lost."""
     right = RunEndings.hand_back
@@ -545,6 +564,8 @@ OTHERS: Final[tuple[Fault, ...]] = (
     cancelled_while_it_waits,
     started_after_its_deadline,
     paused_runs_start,
+    lost_without_a_row,
+    lost_once_though_many_times,
     handed_back_as_lost,
     judged_by_a_clock_that_jumped,
     restored_without_an_epoch,

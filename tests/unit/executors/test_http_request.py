@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from executors import HttpExecutor, PermanentError, RetryableError, Succeeded
+from executors import HttpExecutor, PermanentError, RetryableError, Succeeded, as_outcome
 from executors.registry import check_config
 from tests.unit.executors.worlds import make_run, raised
 
@@ -94,6 +94,31 @@ def test_the_inputs_are_posted_as_json_under_the_runs_key() -> None:
     assert outcome.outputs["body"] == {"id": 7}
     assert outcome.outputs["truncated"] is False
     assert outcome.outputs["headers"]["Content-Type"] == "application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "charset", ["nonsense", "hex", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-16"]
+)
+def test_a_body_is_a_text_whatever_encoding_it_claims(charset: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"ab\xffcd\\ud800", headers={"Content-Type": f"text/plain; charset={charset}"})
+
+    outcome, _, _ = exchange(answer)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.outputs is not None
+    assert as_outcome(outcome) is outcome
+    assert "\ufffd" in outcome.outputs["body"] or charset in ("utf-16", "unicode_escape", "raw_unicode_escape")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_body_that_cannot_be_unpacked_fails_the_attempt_with_an_unknown_outcome(coding: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"\xff\xff\xff\xff", headers={"Content-Encoding": coding})
+
+    error, _, _ = exchange(answer)
+    assert isinstance(error, RetryableError)
+    assert not error.outcome_known
+    assert "Can not decode content-encoding" in str(error)
 
 
 @pytest.mark.parametrize(
