@@ -8,9 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= $(ROOT)/config/scheduler.yaml
-# More than one a core, since many tests wait for processes and for time to pass.
+# More than one a core, since many tests wait for processes and for time to pass: heavy ones most.
 QUICK ?= -n 3
-HEAVY ?= -n 3
+HEAVY ?= -n 4
 # Set where `make test` has just passed: then only what it leaves out is run.
 AFTER_TEST ?=
 # Set for a tenth of the whole bench.

@@ -72,7 +72,7 @@ def assert_each_ended_once(world: World, airbyte: FakeAirbyte, number: int) -> N
         assert airbyte.jobs[job_id].connection_id == json.loads(inputs)["c"]
         said = {"status": "success", "message": f"Job run {job_id} has completed successfully.", "job_id": job_id}
         assert json.loads(event) == said
-    assert world.rows("SELECT count(*) FROM attempts")[0][0] == number
+    assert world.rows("SELECT count(*) FROM attempts WHERE phase <> 'LOST'")[0][0] == number
     assert world.rows("SELECT count(*) FROM waits")[0][0] == 0
     assert not airbyte.cancels
 
@@ -86,7 +86,7 @@ def test_nothing_is_submitted_twice_however_often_workers_are_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     url: str = request.getfixturevalue(f"{kind}_url")
-    number = 2_000
+    number = 1_000
     world = world_of(new_world, url, airbyte, max_concurrent_runs=60)
     deploy(url, number)
     # Long enough under way that a kill finds submissions at every point: before, within and after.
@@ -94,9 +94,9 @@ def test_nothing_is_submitted_twice_however_often_workers_are_killed(
     chance = random.Random(8)
     kills = 0
     interrupted: set[str] = set()
-    while len(airbyte.submitted) < number - 100 and kills < 12:
+    while len(airbyte.submitted) < number - 50 and kills < 12:
         with world.worker() as worker:
-            goal = min(number, len(airbyte.submitted) + chance.randint(100, 300))
+            goal = min(number, len(airbyte.submitted) + chance.randint(50, 150))
             worker.until(lambda goal=goal: len(airbyte.submitted) >= goal, f"{goal} jobs", 120)
             time.sleep(chance.random() * 0.2)
             worker.kill()
@@ -146,9 +146,8 @@ def test_four_places_keep_a_thousand_jobs_going(
         worker.until(lambda: watched(world) == 1_000, "a thousand jobs run", 180)
         shown = as_json(world.call("workers", "list", "-o", "json"))
         assert [(row["running"], row["waits"]) for row in shown] == [(0, 1_000)]
-        time.sleep(20)
         used, begun = worker.cpu_seconds(), time.monotonic()
-        time.sleep(10)
+        time.sleep(10)  # A round: each is looked at once.
         share = (worker.cpu_seconds() - used) / (time.monotonic() - begun)
         memory = worker.memory() / 1e6
         airbyte.end("succeeded")
