@@ -282,6 +282,8 @@ class App:
                 result = await transactions.patiently(deploy)
                 if result.applied:
                     log.info("deployed", task=result.key, version=result.version)
+                for name, why in result.warnings.items():
+                    log.warning("fires no more", trigger=f"{result.key}/{name}", because=why)
 
         worker = self.make_worker(store, executors, sessions, before_start)
         loop = asyncio.get_running_loop()

@@ -527,6 +527,17 @@ class Client:
             expected_revisions=expected_revisions,
         )
 
+    def reset_fires(
+        self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
+    ) -> list[TriggerKey]:
+        """Counts the fires of triggers from 0 again for their `max_fires`, all or none; returns those that had fired, by key.
+
+        One whose `max_fires` was used up goes on, strictly after now. Raises `NotFound`.
+        """
+        return self._run(
+            many.reset_fires, list(keys), self._planning, by=self._by, expected_revisions=expected_revisions
+        )
+
     def delete_triggers(
         self, keys: Iterable[TriggerKey], *, expected_revisions: Mapping[TriggerKey, int] | None = None
     ) -> list[TriggerKey]:

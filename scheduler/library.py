@@ -120,6 +120,8 @@ class Scheduler:
         for result in results:
             if result.applied:
                 log.info("deployed", task=result.key, triggers=len(result.created + result.changed + result.unchanged))
+            for name, why in result.warnings.items():
+                log.warning("fires no more", trigger=f"{result.key}/{name}", because=why)
         self._ring()
         return results
 

@@ -71,6 +71,9 @@ def deploy(
                 finally:
                     advance()
                 tally.add(plan)
+                for trigger in plan.triggers:
+                    if trigger.warning is not None:
+                        note(f"warning: {plan.key}/{trigger.name} fires no more: {trigger.warning}")
                 if output is Output.TABLE:
                     tell("\n".join(plan_lines(plan)))
                 else:

@@ -99,6 +99,7 @@ def plan_document(plan: DeployPlan) -> dict[str, Any]:
                 "changes": _changes(trigger.changes),
                 "fires_before": [to_rfc3339(fire) for fire in trigger.fires_before],
                 "fires_after": [to_rfc3339(fire) for fire in trigger.fires_after],
+                **({} if trigger.warning is None else {"warning": trigger.warning}),
             }
             for trigger in plan.triggers
         ],

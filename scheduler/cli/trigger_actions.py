@@ -1,4 +1,4 @@
-"""What operators do about triggers: activate, deactivate, delete, skip the next slot, snooze."""
+"""What operators do about triggers: activate, deactivate, delete, reset, skip the next slot, snooze."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ def deactivate(
         together(
             keys, lambda some: client.deactivate_many(some, expected_revisions=known), "deactivated", "already inactive"
         )
+
+
+def reset(
+    ctx: typer.Context,
+    triggers: SomeTriggersArgument = None,
+    project: ProjectOption = None,
+    domain: DomainOption = None,
+    task: TaskOption = None,
+    every: AllOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    revision: RevisionOption = None,
+) -> None:
+    """Count the fires of triggers from 0 again, for their max_fires.
+
+    One whose max_fires was used up goes on, with its first slot after now.
+    """
+    with _chosen(ctx, "reset the fires of", triggers, project, domain, task, every, yes, dry_run) as (client, keys):
+        known = expected(keys, revision)
+        together(keys, lambda some: client.reset_fires(some, expected_revisions=known), "reset", "nothing to reset of")
 
 
 def delete(
@@ -223,5 +243,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("activate")(activate)
     app.command("deactivate")(deactivate)
     app.command("delete")(delete)
+    app.command("reset")(reset)
     app.command("skip-next")(skip_next)
     app.command("snooze")(snooze)

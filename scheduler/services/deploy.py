@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from scheduler.domain.automation import automation_to_document
@@ -14,6 +14,7 @@ from scheduler.domain.instants import Micros, from_datetime, to_micros
 from scheduler.domain.task import TaskDefinition
 from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import RevisionConflict
+from scheduler.services.finished import why_finished
 from scheduler.services.jobs import jobs_of, wakes_at
 from scheduler.services.plan import Batch, Planning, Pointed, plan_anew, pointed_at, write_plans
 from scheduler.services.standing import standing_document
@@ -26,7 +27,10 @@ Source = Literal["manifest", "library", "api"]
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
-    """What one task's deploy did; `applied` is False where it said nothing new."""
+    """What one task's deploy did; `applied` is False where it said nothing new.
+
+    `warnings` say of the triggers that it named, by name, why they have no slot to come.
+    """
 
     key: str
     version: str
@@ -35,6 +39,7 @@ class DeployResult:
     changed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
 
 def deploy_task(
@@ -98,10 +103,10 @@ def deploy_task(
     # What held until now is the task's own word: a deleted trigger keeps what it was told last.
     if stored and (task["max_concurrent_runs"] is not None) != pointed.gated:
         tx.runs.limit([row["id"] for row in stored], pointed.gated)
-    write_triggers(tx, task["id"], pointed, difference, stored, dues, planning, now, by, source)
+    warnings = write_triggers(tx, task["id"], pointed, difference, stored, dues, planning, now, by, source)
     tx.tasks.refresh_summary([task["id"]])
     tx.notify()
-    return result
+    return replace(result, warnings=warnings)
 
 
 def _triggers_of(tx: Transaction, task: Row | None, *, lock: bool) -> tuple[list[Row], dict[int, DueRow]]:
@@ -133,10 +138,11 @@ def write_triggers(
     now: Micros,
     by: str,
     source: Source,
-) -> None:
+) -> dict[str, str]:
     """Writes what a deploy changes about a task's triggers, a revision for each change, and plans them anew.
 
-    `stored` are all triggers of the task, whose due rows the caller has locked.
+    `stored` are all triggers of the task, whose due rows the caller has locked. Returns why triggers of the deploy have no
+    slot to come, by name. One that was deleted and comes back counts its fires from 0.
     """
     old_jobs = jobs_of(stored)
     # Of a snooze that is cut short the planned activation must not stay.
@@ -145,10 +151,20 @@ def write_triggers(
     _write_rows(tx, task_id, pointed, difference, stored, now, by, source)
     rows = {row["id"]: row for row in tx.triggers.of_task(task_id)}
     locked = dues | tx.triggers.lock_due(rows.keys() - dues.keys())
+    back = {spec.name for spec in difference.revived}
+    if again := [key for key, row in rows.items() if row["name"] in back and locked[key].fires]:
+        tx.triggers.reset_fires(again)
+        locked |= {key: locked[key]._replace(fires=0) for key in again}
     batch = Batch()
     known = {key: pointed for key, row in rows.items() if row["version"] == pointed.version}
     plan_anew(tx, locked.values(), rows, planning, batch, old_jobs=old_jobs, activated=woken, known=known)
     write_plans(tx, batch)
+    written = {spec.name for spec in difference.created + difference.changed + difference.revived}
+    named = written.union(difference.unchanged)
+    found = {
+        row["name"]: why_finished(row, locked[key].fires, now) for key, row in rows.items() if row["name"] in named
+    }
+    return {name: why for name, why in found.items() if why is not None}
 
 
 def _write_rows(

@@ -15,7 +15,8 @@ from scheduler.domain.trigger import TriggerSpec
 from scheduler.errors import SpecError
 from scheduler.services.deploy import Source, columns_of, deploy_task, difference_from
 from scheduler.services.deployed import definition_of, deployed_spec
-from scheduler.services.jobs import anchored_at, job_of, to_come_after, wakes_at
+from scheduler.services.finished import why_finished
+from scheduler.services.jobs import job_of, job_to_be, to_come_after
 from scheduler.services.plan import Planning
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
@@ -31,7 +32,8 @@ _MANY: Final = 1_000_000
 class TriggerPlan:
     """What becomes of one trigger; fires are its next slots from now, none where it is inactive, manual or gone.
 
-    Fires are told of triggers that are created, changed or pruned; the others keep theirs.
+    Fires are told of triggers that are created, changed or pruned; the others keep theirs. `warning` says why an active
+    trigger has no slot to come.
     """
 
     name: str
@@ -40,6 +42,7 @@ class TriggerPlan:
     changes: tuple[Change, ...] = ()
     fires_before: tuple[Micros, ...] = ()
     fires_after: tuple[Micros, ...] = ()
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def plan_deploy(tx: Transaction, definition: TaskDefinition, source: Source = "m
         _changed(live[spec.name], spec, spec.name in difference.sets_active, now) for spec in difference.changed
     ]
     triggers += [_created(definition, spec, now) for spec in difference.created + difference.revived]
-    triggers += [TriggerPlan(name, "unchanged") for name in difference.unchanged]
+    triggers += [_unchanged(live[name], now) for name in difference.unchanged]
     triggers += [_pruned(live[name], now) for name in difference.pruned]
     before = None if task["deleted_at"] is not None else _last_definition(tx, task)
     differences = () if before is None else changes(task_form(before, whole=True), task_form(definition, whole=True))
@@ -154,8 +157,14 @@ def _created(definition: TaskDefinition, spec: TriggerSpec, now: Micros) -> Trig
         "anchor_at": None,
         "anchor_interval": None,
     }
-    job = _new_job(cast(Row, row), now) if spec.active else None
-    return TriggerPlan(spec.name, "created", _automation(spec), fires_after=_fires(job, now, spec.max_fires))
+    new = cast(Row, row)
+    fires = _fires(job_to_be(new, now) if spec.active else None, now, spec.max_fires)
+    return TriggerPlan(spec.name, "created", _automation(spec), fires_after=fires, warning=why_finished(new, 0, now))
+
+
+def _unchanged(row: Row, now: Micros) -> TriggerPlan:
+    owes = row["due_at"] is not None and row["next_slot"] <= now
+    return TriggerPlan(row["name"], "unchanged", warning=None if owes else why_finished(row, row["fires"] or 0, now))
 
 
 def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> TriggerPlan:
@@ -166,7 +175,7 @@ def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> Tri
         values["activated_at"] = None if row["snoozed_until"] is not None else row["activated_at"]
     new = cast(Row, values)
     old_job = _old_job(row)
-    new_job = _new_job(new, now) if new["active"] else None
+    new_job = job_to_be(new, now) if new["active"] else None
     same = new_job is not None and old_job is not None and new_job.fingerprint == old_job.fingerprint
     before, after = _to_come_after(row, old_job, now), _wakes(new, now)
     return TriggerPlan(
@@ -176,6 +185,7 @@ def _changed(row: Row, spec: TriggerSpec, sets_active: bool, now: Micros) -> Tri
         _trigger_changes(deployed_spec(row) or TriggerSpec(spec.name), spec),
         _fires(old_job, before, _left(row), row["skip_next_at"]),
         _fires(new_job, before if same else after, _left(new), new["skip_next_at"]),
+        why_finished(new, row["fires"] or 0, now),
     )
 
 
@@ -210,12 +220,6 @@ def _old_job(row: Row) -> Job | None:
         return job_of(row) if row["active"] else None
     except SpecError:
         return None  # Set aside: it fires nothing until it is mended.
-
-
-def _new_job(row: Row, now: Micros) -> Job:
-    wakes = wakes_at(row, now)
-    activated = wakes if wakes is not None else row["activated_at"]
-    return job_of(row, activated_at=now if activated is None else activated, anchor_at=anchored_at(row, now)[0])
 
 
 def _wakes(row: Row, now: Micros) -> Micros:

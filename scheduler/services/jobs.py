@@ -79,6 +79,13 @@ def job_of(row: Row, *, activated_at: Micros | None = None, anchor_at: Micros | 
     )
 
 
+def job_to_be(row: Row, now: Micros) -> Job:
+    """The job of a row once it is planned as it stands: activated, and a rate anchored, now where it is not so yet."""
+    wakes = wakes_at(row, now)
+    activated = wakes if wakes is not None else row["activated_at"]
+    return job_of(row, activated_at=now if activated is None else activated, anchor_at=anchored_at(row, now)[0])
+
+
 def jobs_of(rows: Iterable[Row]) -> dict[int, Job]:
     """The jobs of these triggers' rows; those whose schedule cannot be understood are left out."""
     jobs = {}

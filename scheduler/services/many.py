@@ -1,4 +1,4 @@
-"""What an operator does to several triggers at once, all or none: activate, deactivate, snooze, delete."""
+"""What an operator does to several triggers at once, all or none: activate, deactivate, snooze, reset, delete."""
 
 from __future__ import annotations
 
@@ -68,6 +68,37 @@ def snooze_many(
     return list(held.rows)
 
 
+def reset_fires(
+    tx: Transaction,
+    keys: Iterable[TriggerKey],
+    planning: Planning,
+    *,
+    by: str,
+    expected_revisions: Mapping[TriggerKey, int] | None = None,
+) -> list[TriggerKey]:
+    """Counts the fires of triggers from 0 again, so that one whose `max_fires` was used up goes on, strictly after now.
+
+    Returns those that had fired, by key; each gets a revision. What is inactive stays so. Raises `NotFound`, naming all
+    that do not exist, and `RevisionConflict` if somebody changed one first.
+    """
+    held = _hold(tx, keys, expected_revisions or {})
+    changed = {key: row for key, row in held.rows.items() if held.dues[row["id"]].fires}
+    if not changed:
+        return []
+    now, rows = tx.now(), list(changed.values())
+    ids = [row["id"] for row in rows]
+    tx.triggers.reset_fires(ids)
+    tx.triggers.update([_revised(row, now, by) for row in rows])
+    tx.triggers.append_revisions([_revision(row, "RESET", now, by) for row in rows])
+    batch = Batch()
+    dues = [held.dues[each]._replace(fires=0) for each in ids]
+    plan_anew(tx, dues, tx.triggers.load(ids), planning, batch, old_jobs=jobs_of(rows))
+    write_plans(tx, batch)
+    tx.tasks.refresh_summary(sorted({row["task_id"] for row in rows}))
+    tx.notify()
+    return list(changed)
+
+
 def delete_triggers(
     tx: Transaction,
     keys: Iterable[TriggerKey],
@@ -87,9 +118,8 @@ def delete_triggers(
         return []
     now = tx.now()
     rows = list(held.rows.values())
-    changed = [{"id": row["id"], "deleted_at": now, "revision": row["revision"] + 1} for row in rows]
-    tx.triggers.update([{**change, "updated_at": now, "updated_by": by} for change in changed])
-    tx.triggers.append_revisions([_deletion(row, now, by) for row in rows])
+    tx.triggers.update([_revised(row, now, by) | {"deleted_at": now} for row in rows])
+    tx.triggers.append_revisions([_revision(row, "DELETE", now, by) for row in rows])
     batch = Batch()
     ids = [row["id"] for row in rows]
     plan_anew(tx, [held.dues[each] for each in ids], tx.triggers.load(ids), planning, batch, old_jobs=jobs_of(rows))
@@ -119,11 +149,15 @@ def _hold(tx: Transaction, keys: Iterable[TriggerKey], expected: Mapping[Trigger
     return _Held(rows, dues)
 
 
-def _deletion(row: Row, now: Micros, by: str) -> dict[str, object]:
+def _revised(row: Row, now: Micros, by: str) -> dict[str, object]:
+    return {"id": row["id"], "revision": row["revision"] + 1, "updated_at": now, "updated_by": by}
+
+
+def _revision(row: Row, action: str, now: Micros, by: str) -> dict[str, object]:
     return {
         "trigger_id": row["id"],
         "revision": row["revision"] + 1,
-        "action": "DELETE",
+        "action": action,
         "at": now,
         "by": by,
         "version": row["version"],

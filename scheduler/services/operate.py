@@ -69,9 +69,9 @@ def skip_next(tx: Transaction, key: TriggerKey) -> Micros | None:
     now = tx.now()
     if not is_live(row, now) and wakes_at(row, now) is None:
         return None
-    if row["max_fires"] is not None and due.fires >= row["max_fires"]:
-        return None
     job = job_of(row)
+    if job.max_fires is not None and due.fires >= job.max_fires:
+        return None
     slot = job.next_free(to_come_after(row, job, due.next_slot, now))
     if slot is not None:
         tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])

@@ -168,6 +168,11 @@ class TriggerTable:
         statement, batch = _advance(self._tx.dialect)
         self._tx.connection.execute(statement, batch.send(rows))
 
+    def reset_fires(self, trigger_ids: Sequence[int]) -> None:
+        """Counts the fires of these triggers from 0 again; the caller holds their due rows."""
+        chosen = self._tx.dialect.among(trigger_due.c.trigger_id, BIGINT, sorted(trigger_ids))
+        self._tx.connection.execute(update(trigger_due).where(chosen).values(fires=0))
+
     def next_due_at(self) -> Micros | None:
         """When the next trigger is due, locked or not; None where nothing is planned."""
         value: Micros | None = self._tx.connection.execute(_NEXT_DUE).scalar()

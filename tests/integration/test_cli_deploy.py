@@ -219,6 +219,36 @@ def test_keys_that_are_not_in_force_yet_are_named_on_stderr(empty: CliWorld) -> 
     assert "warning" not in result.stdout
 
 
+NO_MORE = """
+tasks:
+  - name: reports
+    version: v1
+    executor: logging
+    triggers:
+      - {name: once, at: 2020-01-01T00:00:00Z}
+      - {name: ended, cron: "0 2 * * *", end: 2020-01-01T00:00:00Z}
+      - {name: nightly, cron: "0 2 * * *"}
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_what_fires_no_more_is_named_on_stderr_and_told_to_programs(empty: CliWorld, options: tuple[str, ...]) -> None:
+    manifest = str(empty.write("tasks.yaml", NO_MORE))
+    result = empty.call("deploy", manifest, *options)
+    place = "warning: flytesnacks/development/reports"
+    assert [line for line in result.stderr.splitlines() if line.startswith("warning")] == [
+        f"{place}/once fires no more: its only slot, 2020-01-01T00:00:00Z, is past",
+        f"{place}/ended fires no more: its end, 2020-01-01T00:00:00Z, is past",
+    ]
+    assert "warning" not in result.stdout
+    (told,) = empty.json("deploy", str(empty.write("tasks.yaml", NO_MORE + "    inputs: {region: eu}\n")), *options)
+    assert [item.get("warning") for item in told["triggers"]] == [
+        "its only slot, 2020-01-01T00:00:00Z, is past",
+        "its end, 2020-01-01T00:00:00Z, is past",
+        None,
+    ]
+
+
 def test_the_fires_of_a_new_trigger_begin_after_now(empty: CliWorld) -> None:
     now = SystemClock().now()
     (told,) = empty.json("deploy", str(empty.write("tasks.yaml", REPORTS)), "--dry-run")

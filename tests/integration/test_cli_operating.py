@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 
@@ -102,6 +104,20 @@ def test_revisions_have_exactly_the_promised_keys_and_one_is_shown_in_full(world
     assert "does not exist" in world.call("triggers", "revisions", "reports/nightly", "--revision", "9", exits=4).stderr
     assert "does not exist" in world.call("triggers", "revisions", "reports/nothing", exits=4).stderr
     assert "DEACTIVATE" in world.call("triggers", "revisions", "reports/nightly").stdout
+
+
+def test_fires_are_reset_and_the_answer_says_of_what(world: CliWorld) -> None:
+    with closing(sqlite3.connect(world.folder / "scheduler.db")) as connection, connection:
+        connection.execute("UPDATE trigger_due SET fires = 3")
+    assert world.call("triggers", "reset", "reports/nightly", "--dry-run").stdout == (
+        f"would reset the fires of {PLACE}/nightly\n"
+    )
+    assert world.call("triggers", "reset", "reports/nightly").stdout == f"reset {PLACE}/nightly\n"
+    assert world.call("triggers", "reset", "reports/nightly").stdout == f"nothing to reset of {PLACE}/nightly\n"
+    newest, *_ = world.json("triggers", "revisions", "reports/nightly")
+    assert (newest["revision"], newest["action"]) == (2, "RESET")
+    assert "does not exist" in world.call("triggers", "reset", "reports/nothing", exits=4).stderr
+    assert "revision 2" in world.call("triggers", "reset", "reports/nightly", "--expect-revision", "1", exits=5).stderr
 
 
 def test_a_revision_that_somebody_else_made_first_is_a_conflict(world: CliWorld) -> None:

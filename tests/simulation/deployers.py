@@ -110,6 +110,8 @@ class Deployers:
         told = old.deleted or before is None or before.active != said.active
         if told:
             model.skip_next = None
+        if old.deleted:
+            model.fires = 0  # It begins again.
         model.written = Written(
             said.timetable,
             said.jitter,

@@ -22,7 +22,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.planning import Plan
 from scheduler.loop.heartbeat import Heartbeat
-from scheduler.services import deploy, fire, jobs, plan, sync
+from scheduler.services import deploy, fire, jobs, many, plan, sync
 from scheduler.store import run_lookups
 from scheduler.store.gates import Gates
 from scheduler.store.ledger import LedgerTable
@@ -203,6 +203,23 @@ def one_fire_too_many(garden: Garden) -> None:
     garden.plant(
         planning, "plan_fires", lambda job, *rest, fires=0, **options: right(job, *rest, fires=fires - 1, **options)
     )
+
+
+def reset_and_never_planned(garden: Garden) -> None:
+    """A trigger whose fires are counted from 0 again is looked at by nobody."""
+    garden.plant(many, "reset_fires", _only_counted_anew)
+
+
+def _only_counted_anew(tx: Any, keys: Any, *rest: Any, **options: Any) -> Any:
+    held = many._hold(tx, keys, {})
+    changed = {key: row["id"] for key, row in held.rows.items() if held.dues[row["id"]].fires}
+    tx.triggers.reset_fires(list(changed.values()))
+    return list(changed)
+
+
+def comes_back_spent(garden: Garden) -> None:
+    """A trigger that is deployed again after it was deleted goes on counting its fires."""
+    garden.plant(TriggerTable, "reset_fires", lambda *_: None)
 
 
 def skip_next_after_the_jitter(garden: Garden) -> None:
@@ -545,6 +562,8 @@ OTHERS: Final[tuple[Fault, ...]] = (
     end_left_out,
     moved_out_of_bounds,
     one_fire_too_many,
+    reset_and_never_planned,
+    comes_back_spent,
     skip_next_after_the_jitter,
     policy_before_skip_next,
     policy_before_overlap,

@@ -11,7 +11,7 @@ from scheduler.domain.run import Phase
 from scheduler.errors import Conflict, NotFound, SpecError
 from scheduler.services import operate
 from scheduler.services.cancel import cancel_run
-from scheduler.services.many import delete_triggers, set_active_many
+from scheduler.services.many import delete_triggers, reset_fires, set_active_many
 from scheduler.services.operate import TriggerKey
 from scheduler.services.reopen import retry_run
 from tests.simulation.grids import HOUR, MINUTE
@@ -86,6 +86,19 @@ class Operators:
             # What nobody has planned has no anchor to count from.
             assert slot == (_next_to_come(model, world.now) if lives else None)
         model.skip_next = model.skip_next if slot is None else slot
+
+    def reset(self) -> None:
+        """Counts a trigger's fires from 0 again."""
+        key = self._people.any_trigger(alive=True)
+        if key is None:
+            return
+        model = self._model(key)
+        changed = self._world.run(reset_fires, [key], self._people.planning, by="operator")
+        self._world.tell(f"reset the fires of {key}: {model.fires}")
+        assert changed == ([key] if model.fires else [])
+        if changed:
+            model.fires = 0
+            self._world.looked(self._id(key), self._people.planning, model.written)
 
     def delete(self) -> None:
         """Deletes a trigger by hand; the next deploy that names it brings it back."""
@@ -164,6 +177,9 @@ class Operators:
 
 def _next_to_come(model: TriggerModel, now: int) -> int | None:
     """The next slot that fires and is not due yet, although it may have begun and wait out its jitter."""
+    most = model.written.max_fires
+    if most is not None and model.fires >= most:
+        return None
     slot, planned = model.owed_slot(), model.planned
     while slot is not None and planned is not None and (planned.timetable.quiet(slot) or model.due_at(slot) <= now):
         slot = model.following(slot)

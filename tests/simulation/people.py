@@ -85,7 +85,15 @@ class People:
         deploys, commands, edits = self.deployers, self._operators, self._editors
         often: list[Callable[[], None]] = [deploys.deploy, edits.schedule, commands.toggle, commands.fire]
         often += [commands.cancel, commands.retry, commands.snooze, commands.skip_next, edits.manners, edits.slightly]
-        seldom = [commands.delete, edits.active, edits.deleted, edits.max_fires, edits.snooze, edits.version]
+        seldom = [
+            commands.delete,
+            commands.reset,
+            edits.active,
+            edits.deleted,
+            edits.max_fires,
+            edits.snooze,
+            edits.version,
+        ]
         self._world.random.choice([*often, *often, *often, *seldom, edits.nonsense, edits.mend, edits.mend])()
 
     def points(self, trigger_id: int) -> bool:
