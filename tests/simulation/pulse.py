@@ -28,7 +28,7 @@ class Inline(Transactions):
         super().__init__(store)
         self._ask = ask
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], threads: object = None) -> T:
         return self._ask(work)  # type: ignore[no-any-return]
 
 
