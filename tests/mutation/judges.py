@@ -23,6 +23,7 @@ _PLANS: Final = (
 )
 _TAKING: Final = (
     f"{_WHOLE}test_runs.py",
+    f"{_WHOLE}test_turns.py",
     f"{_WHOLE}test_overlap.py",
     f"{_WHOLE}test_cancel.py",
     f"{_WHOLE}test_notices.py",

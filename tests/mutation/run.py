@@ -34,7 +34,7 @@ sys.path[0] = str(Path(__file__).parents[2])
 os.chdir(sys.path[0])
 
 from mutmut import __main__ as mutmut  # noqa: E402
-from mutmut.configuration import config  # noqa: E402
+from mutmut.configuration import Config, config  # noqa: E402
 from mutmut.mutation import file_mutation, mutators  # noqa: E402
 from mutmut.mutation.data import SourceFileMutationData  # noqa: E402
 from mutmut.mutation.diff_apply import get_diff_for_mutant  # noqa: E402
@@ -67,13 +67,13 @@ class Survivor:
 
 def main(files: Sequence[str]) -> int:
     """Runs what is open of these files, or of all; 1 where a survivor is not listed."""
-    _teach()
+    _teach(files)
     with _databases():
         names = _generate(files)
         if names:
             if not Path("mutants/mutmut-stats.json").exists():
                 # Finding out which tests call what is a run of all of them, without a mistake.
-                ForkServerRunner.run_clean_tests = lambda *_: 0  # type: ignore[method-assign]
+                ForkServerRunner.run_clean_tests = lambda *_, **__: 0  # type: ignore[method-assign]
             mutmut._run(names, 1)
     return _report(files)
 
@@ -112,10 +112,13 @@ def _chosen(files: Collection[str]) -> Iterator[SourceFileMutationData]:
 # --- what mutmut is taught -------------------------------------------------------------------------------------------
 
 
-def _teach() -> None:
+def _teach(files: Sequence[str]) -> None:
     """Our mistakes in the place of mutmut's, `@prepared` functions and properties too, and the quickest test first."""
     config().only_mutate = list(JUDGES)
-    config().pytest_add_cli_args_test_selection = sorted({test for tests in JUDGES.values() for test in tests})
+    judges = {test for file in files or JUDGES for test in JUDGES.get(file, ())}
+    config().pytest_add_cli_args_test_selection = sorted(judges)
+    # Fewer files have fewer judges: what was found of the others stays.
+    Config.config_fingerprint = lambda _: {}  # type: ignore[method-assign]
     mutators.mutation_operators[:] = OPERATORS  # type: ignore[index]
     skips = file_mutation.MutationVisitor._skip_node_and_children
     arranged = file_mutation.function_trampoline_arrangement
