@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from scheduler.domain.instants import SECOND, Micros
+from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import Store
+from scheduler.store.waits import NewWait
 from tests.conftest import ManualClock
 from tests.integration.worlds import HOUR, LEASE, World, instant, trigger
 
@@ -59,17 +61,25 @@ def test_a_worker_is_registered_with_all_it_says_of_itself(world: World) -> None
     }
 
 
-def test_the_living_are_listed_oldest_first_with_the_runs_each_holds(world: World) -> None:
-    world.deploy(*(trigger(f"t{number}") for number in range(3)))
-    for incarnation in ("w9", "w1", "w5"):
+def waiting(run: TakenRun) -> NewWait:
+    later = run.started_at + HOUR
+    return NewWait(run.name, run.fence, "logging", "poll", "waiting", "w9", later, 1, 1, None, None, None, False, None)
+
+
+def test_the_living_are_listed_oldest_first_with_the_runs_and_waits_each_holds(world: World) -> None:
+    world.deploy(*(trigger(f"t{number}") for number in range(6)))
+    for incarnation in ("w1", "w5", "w9"):
         world.clock.advance(1)
         world.register(incarnation)
+    world.sql("UPDATE workers SET started_at = 0 WHERE incarnation = 'w9'")
     world.step("12:01")
+    deferred = [execution.run for execution in world.take("w9", on_time=3)]
+    assert len(world.store.run(lambda tx: tx.waits.begin(list(map(waiting, deferred)), "w9", tx.now()))) == 3
     world.take("w1", on_time=2)
     world.take("w5")
     world.store.run(lambda tx: tx.workers.retire("w5"))
     rows = world.store.run(lambda tx: tx.workers.list_living())
-    assert [(row["incarnation"], row["running"]) for row in rows] == [("w9", 0), ("w1", 2)]
+    assert [(row["incarnation"], row["running"], row["waits"]) for row in rows] == [("w9", 0, 3), ("w1", 2, 0)]
 
 
 def test_only_what_living_workers_declare_is_declared(world: World) -> None:

@@ -52,7 +52,12 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_WHOLE}test_queries.py",
     ),
     "scheduler/store/run_results.py": (*_TAKING, *_STORIES, f"{_WHOLE}test_waits.py"),
-    "scheduler/store/runs.py": (*_TAKING, f"{_WHOLE}test_catch_up.py", f"{_WHOLE}test_clock.py"),
+    "scheduler/store/runs.py": (
+        f"{_WHOLE}test_run_rows.py",
+        *_TAKING,
+        f"{_WHOLE}test_catch_up.py",
+        f"{_WHOLE}test_clock.py",
+    ),
     "scheduler/store/waits.py": (*_WAITING, f"{_WHOLE}test_cancel.py", f"{_WHOLE}test_counting.py"),
     "scheduler/store/workers.py": (f"{_WHOLE}test_workers.py", f"{_WHOLE}test_runs.py", f"{_WHOLE}test_queries.py"),
 }
