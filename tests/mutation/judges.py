@@ -30,6 +30,12 @@ _TAKING: Final = (
     f"{_WHOLE}test_concurrency.py",
     f"{_WHOLE}test_counting.py",
 )
+_ENDING: Final = (
+    f"{_WHOLE}test_endings.py",
+    f"{_WHOLE}test_runs.py",
+    f"{_WHOLE}test_cancel.py",
+    f"{_WHOLE}test_notices.py",
+)
 _STORIES: Final = ("tests/simulation/test_found.py",)
 _WAITING: Final = (f"{_WHOLE}test_waits.py", f"{_WHOLE}test_deferral.py", f"{_WHOLE}test_waiting.py")
 
@@ -40,10 +46,15 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
     "scheduler/services/fire.py": (*_SLOTS, *_TAKING, f"{_WHOLE}test_set_aside.py", f"{_WHOLE}test_clock.py"),
     "scheduler/services/plan.py": (*_PLANS, *_SLOTS, f"{_WHOLE}test_clock.py", *_STORIES),
     "scheduler/services/take.py": (*_TAKING, f"{_WHOLE}test_waits.py"),
-    "scheduler/services/finish.py": (*_TAKING, *_STORIES, f"{_WHOLE}test_waits.py"),
-    "scheduler/services/recover.py": (*_TAKING, *_STORIES),
+    "scheduler/services/finish.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_waits.py"),
+    "scheduler/services/recover.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_concurrency.py"),
     "scheduler/store/gates.py": _TAKING,
-    "scheduler/store/run_endings.py": (*_TAKING, *_STORIES, *_PLANS),
+    "scheduler/store/run_endings.py": (
+        *_ENDING,
+        *_STORIES,
+        f"{_WHOLE}test_concurrency.py",
+        f"{_WHOLE}test_counting.py",
+    ),
     "scheduler/store/run_lookups.py": (
         *_TAKING,
         f"{_WHOLE}test_backfill.py",
@@ -51,7 +62,7 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_WHOLE}test_listings.py",
         f"{_WHOLE}test_queries.py",
     ),
-    "scheduler/store/run_results.py": (*_TAKING, *_STORIES, f"{_WHOLE}test_waits.py"),
+    "scheduler/store/run_results.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_counting.py"),
     "scheduler/store/runs.py": (
         f"{_WHOLE}test_run_rows.py",
         *_TAKING,
