@@ -59,9 +59,25 @@ def take(world: World, room: Mapping[str, int] = MANY, *, on_time: int = 9, late
 
 
 def test_who_waits_longest_comes_first_whatever_the_tasks_order(world: World) -> None:
-    queue(world, "z", "a", "m")
-    assert tasks(world, look(world).names) == ["z", "a", "m"]
-    assert tasks(world, look(world, limit=2).names) == ["z", "a"]
+    for name in ("z", "a", "m"):
+        world.deploy(trigger(automation=None), task=name, spec=limited())
+    queue(world, "m", "z", "a")
+    assert tasks(world, look(world).names) == ["m", "z", "a"]
+    assert tasks(world, look(world, limit=2).names) == ["m", "z"]
+
+
+def test_of_one_task_too_who_waits_longest_comes_first(world: World) -> None:
+    world.deploy(trigger(automation=None), spec=limited())
+    for _ in range(3):
+        world.client.fire(key())
+    first, second, third = sorted(run["name"] for run in world.runs())
+    assert look(world).names == [first]
+    world.sql(f"UPDATE runs SET not_before = not_before - 1 WHERE name = '{third}'")
+    assert look(world).names == [third]
+    # Late ones by their turns.
+    world.sql(f"UPDATE runs SET priority = 2 WHERE name IN ('{first}', '{third}')")
+    world.sql(f"UPDATE runs SET priority = 1 WHERE name = '{second}'")
+    assert look(world, late=True).names == [second]
 
 
 def test_an_executor_without_room_is_left_out_and_holds_nobody_up(world: World) -> None:
