@@ -1,0 +1,32 @@
+"""A pytest plugin for the time in which mistakes are judged."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.faults import forget_statements
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests that run on both databases those on SQLite judge: they are four times as fast.
+
+    What PostgreSQL does otherwise, locks above all, has tests of its own, and those stay.
+    """
+    repeated = [item for item in items if isinstance(item, pytest.Function) and _repeats(item)]
+    config.hook.pytest_deselected(items=repeated)
+    items[:] = [item for item in items if item not in set(repeated)]
+
+
+def _repeats(item: pytest.Function) -> bool:
+    return hasattr(item, "callspec") and item.callspec.params.get("database_url") == "postgres"
+
+
+def pytest_runtest_setup() -> None:
+    """While mutmut finds out which tests call which function, every test has its statements built anew.
+
+    A function that builds a statement once for all would else count as called by the first test alone.
+    """
+    if os.environ.get("MUTANT_UNDER_TEST") == "stats":
+        forget_statements()
