@@ -16,12 +16,14 @@ from scheduler.client import Client
 from scheduler.domain.automation import Cron
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import SECOND
+from scheduler.domain.task import TaskSpec
 from scheduler.services.fire import fire_due
 from scheduler.services.recover import recover_runs
+from scheduler.services.take import take_runs
 from scheduler.store.runs import NewRun
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
-from tests.integration.worlds import LEASE, World, definition, instant, key, only, retrying, trigger
+from tests.integration.worlds import LEASE, PLENTY, World, definition, instant, key, only, retrying, trigger
 
 pytestmark = pytest.mark.postgres
 
@@ -179,6 +181,25 @@ def test_firing_planning_deploying_and_commanding_at_once_decide_every_slot_once
     for number in range(14, 40):  # nobody paused these
         ledger = world.ledger(f"t{number}")
         assert ledger == [f"12:{minute:02}" for minute in range(1, 14)]
+
+
+def test_tasks_whose_turns_one_worker_takes_are_left_out_by_the_others(world: World) -> None:
+    world.deploy(*(trigger(f"t{number}") for number in range(4)), spec=TaskSpec("logging", max_concurrent_runs=2))
+    world.deploy(trigger(overlap="buffer_one"), task="bill")
+    world.register("w1")
+    world.register("w2")
+    world.step("12:01")
+    (task, other) = (number for (number,) in world.rows("SELECT id FROM tasks ORDER BY id"))
+    with world.store.begin() as first:
+        first.connection.exec_driver_sql(f"SELECT 1 FROM tasks WHERE id = {task} FOR UPDATE")
+        with world.store.begin() as second:
+            # Without skipping it would wait; without locking both would count the same free places.
+            second.connection.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
+            taken = take_runs(second, "w2", PLENTY, on_time=9, late=9)
+            assert [run.task_id for run in taken.on_time] == [other]
+            assert taken.missed
+        found = take_runs(first, "w1", PLENTY, on_time=9, late=9)
+    assert (len(found.on_time), found.missed) == (2, False)
 
 
 def test_lost_runs_that_one_worker_takes_back_are_left_out_by_the_others(world: World) -> None:

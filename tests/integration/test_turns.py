@@ -124,11 +124,20 @@ def test_runs_of_another_task_take_no_places(world: World) -> None:
 
 
 def test_late_and_on_time_runs_are_looked_for_apart(world: World) -> None:
+    world.deploy(trigger(), spec=limited(5))
+    world.step("12:05:30")
+    slots = {run["name"]: spoken(run["scheduled_at"]) for run in world.runs()}
+    # Runs of a trigger that is not serial wait for their task alone, not for each other.
+    assert [slots[name] for name in look(world, late=True).names] == ["12:01", "12:02", "12:03", "12:04"]
+    assert [slots[name] for name in look(world).names] == ["12:05"]
+
+
+def test_of_a_serial_triggers_runs_the_oldest_is_next_late_or_not(world: World) -> None:
     world.deploy(trigger(overlap="buffer_all"), spec=limited(5))
     world.step("12:05:30")
-    oldest = [run["name"] for run in world.runs() if spoken(run["scheduled_at"]) == "12:01"]
-    assert look(world, late=True).names == oldest
-    assert look(world, late=False).names == [], "the one on time is behind the late ones"
+    slots = {run["name"]: spoken(run["scheduled_at"]) for run in world.runs()}
+    assert [slots[name] for name in look(world, late=True).names] == ["12:01"]
+    assert look(world).names == [], "the one on time is behind the late ones"
 
 
 def test_a_run_asks_for_its_turn_from_its_instant_on_and_up_to_its_deadline(world: World) -> None:
