@@ -10,7 +10,7 @@ from executors.errors import PermanentError
 from executors.external_job import ExternalJob, Job, JobGone, JobPhase, JobStatus
 from executors.protocol import Deferred, Failed, Outcome, Resumed, RunContext, Succeeded, as_outcome
 from executors.waits import Poll, Until
-from scheduler.domain.instants import SECOND, from_datetime, to_micros
+from scheduler.domain.instants import SECOND, from_datetime
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
 from scheduler.loop.asking import job_of, known_job, links_of, links_told, seen_text, state_of, words
@@ -18,7 +18,7 @@ from scheduler.loop.containing import contained
 from scheduler.loop.held_wait import HeldWait
 from scheduler.loop.resolving import Resolving
 from scheduler.loop.verdicts import Again, Given, Interrupted, Over, Verdict
-from scheduler.services.defer import as_text, printed_of, printed_text
+from scheduler.services.defer import as_micros, as_text, printed_of, printed_text
 from scheduler.services.finish import Ended
 
 # A poll may do more than ask; this is how long it may take at least, whatever its error budget.
@@ -75,7 +75,7 @@ class Looker(Resolving):
                 return Given()
             case Deferred(Poll(interval, budget), state):
                 before = (held.state, held.seen, held.interval, held.budget)
-                after = (as_text(state), printed_text(run.output.text()), to_micros(interval), to_micros(budget))
+                after = (as_text(state), printed_text(run.output.text()), as_micros(interval), as_micros(budget))
                 held.state, held.seen, held.interval, held.budget = after
                 healed = self._healed(held)
                 return Again(pause_between(held.interval, self._spread()), healed or before != after)

@@ -14,7 +14,7 @@ import structlog
 
 from executors.external_job import ExternalJob, Job
 from executors.protocol import RunContext, as_failure
-from scheduler.domain.instants import SECOND, to_micros
+from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_between
 from scheduler.loop.asking import words
@@ -25,7 +25,7 @@ from scheduler.loop.performing import Performer
 from scheduler.loop.transactions import Transactions
 from scheduler.loop.verdicts import Again, Over
 from scheduler.loop.waiting import Waiting
-from scheduler.services.defer import Deferral, defer_runs, ends_at
+from scheduler.services.defer import Deferral, as_micros, defer_runs, ends_at
 from scheduler.services.finish import Ended
 from scheduler.services.resume import PutBack, put_back, timed_out, tries_of
 from scheduler.services.take import Execution
@@ -172,8 +172,8 @@ class Submitting:
         self.submitted += 1
         try:
             held.job = job
-        except (TypeError, ValueError) as error:
-            # What cannot be stored cannot be found again by anybody: it is ended while it is known.
+        except Exception as error:
+            # What is no job, or cannot be stored cannot be found again by anybody: it is ended while it is known.
             await self._end_unkept(executor, run, held, job, error)
             return
         held.stage = Stage.WAITING
@@ -186,10 +186,18 @@ class Submitting:
             log.error("a job was made for a run that another worker has taken over", run=held.name, job=job.job_id)
         else:
             log.info("submitted", run=held.name, job=job.job_id)
-            self._waiting.hold(held, pause_between(to_micros(executor.first_look(run)), self._waiting.spread()))
+            self._waiting.hold(held, pause_between(self._first_look(executor, run, held), self._waiting.spread()))
             if held.name in written.intents:
                 # Somebody has wanted the run to end while nobody could be told.
                 self._waiting.want(held, written.intents[held.name])
+
+    def _first_look(self, executor: ExternalJob, run: RunContext, held: HeldWait) -> Micros:
+        try:
+            with contained():
+                return as_micros(executor.first_look(run))
+        except Exception as error:
+            log.warning("an executor cannot say when to look at a job", run=held.name, error=words(error))
+            return held.interval
 
     async def _end_unkept(
         self, executor: ExternalJob, run: RunContext, held: HeldWait, job: Job, error: Exception
@@ -227,8 +235,8 @@ def job_deferral(execution: Execution, executor: ExternalJob, run: RunContext) -
         execution,
         WaitKind.JOB,
         Stage.SUBMITTING if watched is None else Stage.WAITING,
-        interval=to_micros(executor.poll_interval(run)),
-        budget=to_micros(executor.error_budget(run)),
+        interval=as_micros(executor.poll_interval(run)),
+        budget=as_micros(executor.error_budget(run)),
         state=None if watched is None else job_text(watched),
         job_id=None if watched is None else job_id_of(watched),
         watched=watched is not None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from executors.jsonvalue import as_json
 from executors.protocol import Deferred
 from executors.waits import Poll
 from scheduler.domain.instants import Micros, from_datetime, to_micros
+from scheduler.domain.values import LONGEST
 from scheduler.domain.wait import Stage, WaitKind
 from scheduler.services.take import Execution
 from scheduler.store.transaction import Transaction
@@ -47,10 +49,15 @@ def deferral_of(execution: Execution, outcome: Deferred, printed: str | None = N
     """What an executor asked for by returning `Deferred`."""
     state = as_text(outcome.state)
     if isinstance(outcome.wait, Poll):
-        interval, budget = to_micros(outcome.wait.interval), to_micros(outcome.wait.error_budget)
+        interval, budget = as_micros(outcome.wait.interval), as_micros(outcome.wait.error_budget)
         return Deferral(execution, WaitKind.POLL, interval=interval, budget=budget, state=state, printed=printed)
     at = from_datetime(outcome.wait.at)
     return Deferral(execution, WaitKind.UNTIL, look_at=at, state=state, printed=printed)
+
+
+def as_micros(duration: timedelta) -> Micros:
+    """A duration that an executor names, at most a hundred years: also the end of "for ever" is an instant that is stored."""
+    return to_micros(min(duration, LONGEST))
 
 
 def printed_text(printed: str | None) -> str | None:

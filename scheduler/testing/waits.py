@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from executors.external_job import ExternalJob
 from executors.protocol import Executor, as_failure
-from scheduler.domain.instants import Micros, to_micros
+from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
 from scheduler.domain.wait import Stage, WaitKind, pause_after_takeover, pause_between
 from scheduler.loop.held_wait import HeldWait
@@ -15,7 +15,7 @@ from scheduler.loop.looking import Looker
 from scheduler.loop.performing import Performer
 from scheduler.loop.submitting import job_deferral
 from scheduler.loop.verdicts import Again, Decided, Found, Given, NotMade, Over, Verdict
-from scheduler.services.defer import Deferral, defer_runs
+from scheduler.services.defer import Deferral, as_micros, defer_runs
 from scheduler.services.finish import Ended
 from scheduler.services.resume import PutBack, put_back, submitting_state, tries_of
 from scheduler.services.take import Execution
@@ -86,7 +86,7 @@ class HarnessWaits:
         written = self._store.run(write_waits, [held.to_state()], {held.name: execution.run.executor}, self._me)
         if written.conflicts:
             return self._settle(held, self._looker.lost_to_another(held))
-        return self._settle(held, Again(pause_between(to_micros(executor.first_look(run)), _MIDDLE)))
+        return self._settle(held, Again(pause_between(as_micros(executor.first_look(run)), _MIDDLE)))
 
     def defer(self, deferrals: Sequence[Deferral]) -> None:
         """Runs that their executors left waiting."""

@@ -203,6 +203,66 @@ class LargeJob(Service):
         return {**super().event(job, status, message), "more": float("nan")}
 
 
+class Patient(Service):
+    """A service whose jobs are waited for as long as Python can say, or that makes none."""
+
+    async def create(self, run: RunContext) -> Any:
+        """A job, or something else."""
+        return None if self.at == "nothing" else Job({}, run.run_name)
+
+    def poll_interval(self, run: RunContext) -> timedelta:
+        """Seldom."""
+        return timedelta.max
+
+    def error_budget(self, run: RunContext) -> timedelta:
+        """For ever."""
+        return timedelta.max
+
+    def first_look(self, run: RunContext) -> timedelta:
+        """Ends what asks, or says that it is soon."""
+        if self.at == "first look":
+            sys.exit(4)
+        return timedelta(0)
+
+    async def status(self, run: RunContext, job: Job) -> JobStatus:
+        """Over."""
+        return JobStatus(JobPhase.SUCCEEDED)
+
+
+class ForEver(Executor):
+    """Waits as long as Python can say."""
+
+    async def execute(self, run: RunContext) -> Outcome:
+        """Is asked soon, and then never again."""
+        if run.config["do"] == "first":
+            return Deferred(Poll(timedelta.max, timedelta.max))
+        return Deferred(Poll(timedelta(milliseconds=10), timedelta.max))
+
+    async def poll(self, run: RunContext) -> Outcome:
+        """Never again."""
+        return Deferred(Poll(timedelta.max, timedelta.max), 1)
+
+
+@pytest.mark.heavy
+def test_what_waits_for_ever_is_stored_and_disturbs_nobody(database_url: str) -> None:
+    executors: dict[str, Executor] = {"ever": ForEver()}
+    executors |= {at.replace(" ", "-"): Patient(at) for at in ("nothing", "first look", "soon")}
+    with WaitingWorld(database_url, executors) as world:
+        incarnation = world.call(lambda: world.worker.heartbeat.incarnation)
+        first, then = (world.fire(do, "ever", {"do": do}) for do in ("first", "then"))
+        nothing, look, soon = (world.fire(at, at) for at in ("nothing", "first-look", "soon"))
+        assert world.until_phase(soon, "SUCCEEDED", "FAILED")["phase"] == "SUCCEEDED"
+        assert "cannot be stored" in world.until_phase(nothing, "FAILED")["error"]
+        for name in (first, then, look):
+            world.until_phase(name, "DEFERRED")
+        world.until(lambda: (wait := world.wait_of(then)) is not None and wait["state"] == "1", "its state is stored")
+        for name in (first, then, look):
+            wait = world.wait_of(name)
+            assert wait is not None
+            assert wait["interval"] == 36_500 * 86_400 * 1_000_000
+        assert world.call(lambda: world.worker.heartbeat.incarnation) == incarnation
+
+
 FUNCTION = "tests.integration.too_large:function"
 
 
