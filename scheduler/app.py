@@ -249,6 +249,8 @@ class App:
             shutdown_grace=worker.shutdown_grace,
             misfire_grace=worker.misfire_grace,
             max_output_bytes=worker.max_output_bytes,
+            # A clock that somebody handed in may say what it likes.
+            max_clock_jump=worker.max_clock_jump if self._clock is None else None,
             retention=RetentionRules(to_micros(kept.runs), kept.runs_per_trigger, to_micros(kept.revisions)),
         )
 
@@ -272,9 +274,9 @@ class App:
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
         store = self.open_store()
         sessions = HttpSessions()
-        client = self._client(store)
 
         async def before_start(transactions: Transactions) -> None:
+            client = self._client(transactions.store)
             await transactions.patiently(lambda: self.prepare(store))
             await transactions.patiently(lambda: client.ensure_projects(self.settings.projects))
             for definition in manifests.definitions:

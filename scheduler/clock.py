@@ -8,6 +8,11 @@ from typing import Protocol
 from scheduler.domain.instants import Micros
 
 
+def since_boot() -> Micros:
+    """How long this machine has been running, the time it was suspended included; no clock that is set changes it."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000
+
+
 class Clock(Protocol):
     """Where wall time comes from; a test's clock stands still until it is moved."""
 

@@ -11,6 +11,7 @@ SchedulerError
 ├ LeaseLost(run, fence)           a late result; dropped and counted
 └ StoreError
    ├ StoreUnavailable             retried with back-off; health is degraded meanwhile
+   │  └ ClockJumped               a worker's clock is far ahead: it waits until that has lasted
    └ SchemaMismatch               older or newer than this code; names the command that mends it
 """
 
@@ -124,6 +125,10 @@ class StoreError(SchedulerError):
 
 class StoreUnavailable(StoreError):
     """The database cannot be reached or answers that it is shutting down; trying again later is right."""
+
+
+class ClockJumped(StoreUnavailable):
+    """The clock that decides is far ahead of what it should say: a worker decides nothing by it until that has lasted."""
 
 
 class SchemaMismatch(StoreError):

@@ -143,6 +143,11 @@ class Metrics:
         transactions, heartbeat = worker.transactions, worker.heartbeat
         reading("scheduler_ready", "1 while /readyz answers 200.", lambda: health.is_ready)
         reading("scheduler_degraded", "1 while the database is away.", lambda: transactions.degraded_since is not None)
+        reading(
+            "scheduler_clock_doubted",
+            "1 while the clock is too far ahead to be believed: nothing is decided.",
+            lambda: worker.guard is not None and worker.guard.doubt() is not None,
+        )
         reading("scheduler_lease_age_seconds", "Since the last renewal of this worker's lease.", lambda: heartbeat.lag)
         reading("scheduler_places_taken", "Executions under way in this worker.", lambda: worker.dispatching.running)
         reading(

@@ -57,6 +57,7 @@ class Health:
             Check("worker", stage == "working", stage),
             self._lease_in_force(),
             self._database(),
+            self._clock(),
             self._schema(),
             self._resources(),
             Check("loop", lag < _READY_LAG, f"{lag:.3f} s late at worst, {_READY_LAG:g} s is too much"),
@@ -101,6 +102,11 @@ class Health:
         lacking = self._worker.dispatching.lacking
         seen = "; ".join(f"{executor}: {why}" for executor, why in lacking.items())
         return Check("resources", not lacking, seen or "nothing is lacking")
+
+    def _clock(self) -> Check:
+        guard = self._worker.guard
+        doubt = None if guard is None else guard.doubt()
+        return Check("clock", doubt is None, "believed" if doubt is None else str(doubt))
 
     def _schema(self) -> Check:
         sample = self._sampling.last

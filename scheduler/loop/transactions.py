@@ -18,7 +18,7 @@ from tenacity import (
     wait_random,
 )
 
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ClockJumped, StoreUnavailable
 from scheduler.store.transaction import Store, Transaction
 
 P = ParamSpec("P")
@@ -33,7 +33,7 @@ class Transactions:
     """Runs services in transactions of one store, off the event loop."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         # SQLite has one writer however many threads ask; PostgreSQL's heartbeat must not queue behind large batches.
         one_writer = store.dialect.name == "sqlite"
         self.abreast = 1 if one_writer else 2
@@ -63,7 +63,7 @@ class Transactions:
         A transaction whose commit may have been lost on the way is run again, so services are idempotent. Raises
         `StoreUnavailable` only after `give_up`.
         """
-        return await self.patiently(lambda: self._store.run(service, *args, **kwargs))
+        return await self.patiently(lambda: self.store.run(service, *args, **kwargs))
 
     async def patiently(self, work: Callable[[], T]) -> T:
         """What `work` returns, called in a database thread, and called again while the database is away."""
@@ -88,7 +88,7 @@ class Transactions:
 
     async def once(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The service's answer, or `StoreUnavailable` at once."""
-        return await self._in_thread(lambda: self._store.run(service, *args, **kwargs))
+        return await self._in_thread(lambda: self.store.run(service, *args, **kwargs))
 
     async def promptly(
         self, within: float, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
@@ -96,8 +96,8 @@ class Transactions:
         """As `once`, behind nothing else, and with so many seconds for each statement of PostgreSQL."""
 
         def work() -> T:
-            with self._store.hurried(within):
-                return self._store.run(service, *args, **kwargs)
+            with self.store.hurried(within):
+                return self.store.run(service, *args, **kwargs)
 
         return await self._in_thread(work, self._prompt)
 
@@ -105,19 +105,22 @@ class Transactions:
         """The answer of a service that only reads, waiting for no writer, or `StoreUnavailable` at once."""
 
         def work() -> T:
-            with self._store.read() as tx:
+            with self.store.read() as tx:
                 return service(tx, *args, **kwargs)
 
         return await self._in_thread(work)
 
     async def aside(self, work: Callable[[Store], T]) -> T:
         """What `work` returns, in a thread of its own: for reads and chores so long that no transaction shall wait for them."""
-        return await self._called(self._aside, lambda: work(self._store))
+        return await self._called(self._aside, lambda: work(self.store))
 
     async def _in_thread(self, work: Callable[[], T], threads: ThreadPoolExecutor | None = None) -> T:
         loop = asyncio.get_running_loop()
         try:
             answer = await self._called(threads or self._threads, work)
+        except ClockJumped:
+            self.answered_at = loop.time()  # It is there; what it says about the time is not believed.
+            raise
         except StoreUnavailable:
             self._failed_at = loop.time()
             raise
@@ -152,12 +155,12 @@ class Transactions:
         for threads in (self._threads, self._prompt, self._aside):
             threads.shutdown(wait=False, cancel_futures=True)
         if wait(set(self._under_way), timeout=patience).not_done:
-            with self._store.given_up():
+            with self.store.given_up():
                 wait(set(self._under_way), timeout=_BREAK_SECONDS)
 
     def _degraded(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if self.degraded_since is None:
+        if self.degraded_since is None and not isinstance(error, ClockJumped):
             self.degraded_since = asyncio.get_running_loop().time()
             log.warning("degraded: the database is away, trying again", error=str(error))
 

@@ -18,11 +18,12 @@ import structlog
 
 from executors.jsonvalue import MAX_OUTPUT_BYTES
 from executors.protocol import Executor
-from scheduler.clock import Clock, SystemClock
+from scheduler.clock import Clock, SystemClock, since_boot
 from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
 from scheduler.errors import StoreUnavailable
 from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
+from scheduler.loop.clock_guard import ClockGuard
 from scheduler.loop.containing import contained, tasks_contained
 from scheduler.loop.deferring import Deferring
 from scheduler.loop.dispatching import Dispatching
@@ -35,6 +36,7 @@ from scheduler.loop.places import Rate
 from scheduler.loop.recovering import Recovering
 from scheduler.loop.retaining import Retaining
 from scheduler.loop.transactions import Transactions
+from scheduler.services.clock_history import read_clock_history, record_boot
 from scheduler.services.plan import Planning
 from scheduler.services.retain import RetentionRules
 from scheduler.store.notifications import Listener
@@ -76,6 +78,8 @@ class WorkerOptions:
     shutdown_grace: timedelta = timedelta(seconds=30)
     misfire_grace: timedelta = timedelta(seconds=60)
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    max_clock_jump: timedelta | None = None
+    """None: whatever the clock says is believed at once."""
     retention: RetentionRules = RetentionRules()
 
     @property
@@ -118,7 +122,9 @@ class Worker:
         self._on_ready = on_ready
         self._announce = announce
         self._lease: Micros = to_micros(options.lease)
-        self.transactions = Transactions(store)
+        bound = options.max_clock_jump
+        self.guard = None if bound is None else ClockGuard(to_micros(bound), self._clock)
+        self.transactions = Transactions(store if self.guard is None else store.guarded(self.guard.check))
         self.beats = Beats()
         self.performer = Performer(
             executors,
@@ -179,6 +185,7 @@ class Worker:
         )
         self.finishing.on_backfilled = self.backfilling.bell.ring
         self.retaining = Retaining(self.transactions, options.retention, calm=lambda: self.firing.calm)
+        self._clock_is_ours = False
         self._intents_bell = Doorbell()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -224,6 +231,7 @@ class Worker:
         self._stopping.set()
 
     async def _start(self) -> None:
+        await self._compare_clocks()
         if self._before_start is not None:
             await self._before_start(self.transactions)
         for executor in self._executors.values():
@@ -307,6 +315,8 @@ class Worker:
         self.beats.stop()
         await self.dispatching.stop_executions()
         self.transactions.give_up()
+        if self.guard is not None:
+            self.guard.let_go()
         handing_back = asyncio.create_task(self._hand_back())
         least = _LEAST_GOODBYE_SECONDS if self.transactions.silent_for < _LEAST_GOODBYE_SECONDS else 1.0
         within = max(least, min(_GOODBYE_SECONDS, self._grace_left))
@@ -354,6 +364,18 @@ class Worker:
                 # A worker that dies of an error may die of one of its runs: whoever finds them counts that they were lost.
                 await self.transactions.run(_retire, self.heartbeat.incarnation)
 
+    async def _compare_clocks(self) -> None:
+        """Whether the clock can be right, as far as that can be told from what the database knows."""
+        if self.guard is None:
+            return
+        history = await self.transactions.run(read_clock_history)
+        moved = None if history.booted_at is None else abs(history.now - since_boot() - history.booted_at)
+        bound = to_micros(self._options.max_clock_jump or timedelta(0))
+        # A database of before this was written down cannot tell.
+        unset = history.alone and (moved is None or moved <= bound)
+        self.guard.begin(history.now, history.last_seen, alone=history.alone, unset=unset)
+        self._clock_is_ours = history.alone
+
     # --- beats -------------------------------------------------------------------------------------------------------
 
     async def _register(self) -> None:
@@ -367,6 +389,8 @@ class Worker:
             sorted(self._executors),
             self._lease,
         )
+        if self.guard is not None and self._clock_is_ours:
+            await self.transactions.run(record_boot, since_boot())
         self.heartbeat.began(incarnation)
         self.dispatching.incarnation = incarnation
         await self.deferring.began(incarnation)

@@ -116,6 +116,7 @@ class Worker(Section):
     shutdown_grace: Duration = timedelta(seconds=30)
     misfire_grace: Duration = timedelta(seconds=60)
     max_output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 1024 * 1024
+    max_clock_jump: Duration = timedelta(hours=1)
 
     @field_validator("resync_interval")
     @classmethod
@@ -126,6 +127,11 @@ class Worker(Section):
     @classmethod
     def _at_least_a_second(cls, value: timedelta, info: ValidationInfo) -> timedelta:
         return _within(value, timedelta(seconds=1), timedelta(days=1 if info.field_name == "lease" else 366))
+
+    @field_validator("max_clock_jump")
+    @classmethod
+    def _jump(cls, value: timedelta) -> timedelta:
+        return _within(value, timedelta(minutes=1), timedelta(days=36_500))
 
     @field_validator("shutdown_grace")
     @classmethod

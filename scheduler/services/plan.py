@@ -114,8 +114,11 @@ def set_aside(due: DueRow, row: Row, error: Exception, planning: Planning, batch
     """Quarantines a trigger: nothing is planned, nothing is forgotten, and the error says why."""
     change = _unchanged(row)._replace(error=f"{type(error).__name__}: {error}", error_fingerprint=planning.fingerprint)
     batch.changes.append(change)
+    fingerprint = due.fingerprint
+    if "plan_source" in row and row["planned_from"] != row["plan_source"] and not fingerprint.startswith(_REWRITTEN):
+        fingerprint = _REWRITTEN + fingerprint
     batch.advances.append(
-        Advance(due.trigger_id, None, due.next_slot, due.last_slot, due.decided_to, None, due.fires, due.fingerprint)
+        Advance(due.trigger_id, None, due.next_slot, due.last_slot, due.decided_to, None, due.fires, fingerprint)
     )
 
 
@@ -281,7 +284,7 @@ def _plan_one(
     planned_anew = PlanChange(due.trigger_id, activated, anchor_at, interval, *pointed, None, None)
     if planned_anew != _unchanged(row):
         batch.changes.append(planned_anew)
-    same_schedule = due.fingerprint == job.fingerprint
+    same_schedule = due.fingerprint.removeprefix(_REWRITTEN) == job.fingerprint
     if same_schedule and not planned and row["error"] is not None:
         # Released from quarantine under the schedule it had: it owes everything since, and catch-up decides.
         slot = due.next_slot
@@ -324,15 +327,14 @@ def _old_job(row: Row, due: DueRow, stood: Job | None) -> Job | None:
     `stood` is that of the row as it stood until now. What gives the plan's own fingerprint speaks for the slots that were
     owed. With other zone data, or other code, nothing does: then the text that was planned does, as it reads now.
     """
-    if stood is not None and stood.fingerprint == due.fingerprint:
+    fingerprint = due.fingerprint.removeprefix(_REWRITTEN)
+    if stood is not None and stood.fingerprint == fingerprint:
         return stood
     before = _job_or_none(row_when_planned(row))
     for job in (_job_or_none(row), before):
-        if job is not None and job.fingerprint == due.fingerprint:
+        if job is not None and job.fingerprint == fingerprint:
             return job
-    # The text of one that was set aside may be another than the one that was planned, unless it is still the same.
-    known = row["error"] is None or row["planned_from"] == row["plan_source"]
-    return before if known and due.fingerprint else None
+    return before if fingerprint and fingerprint == due.fingerprint else None
 
 
 def _due_of(job: Job | None, planned: Micros | None, planned_due: Micros | None) -> Callable[[Micros], Micros]:
@@ -387,4 +389,6 @@ def _unchanged(row: Row) -> PlanChange:
     return PlanChange(row["id"], *(row[name] for name in PlanChange._fields if name != "trigger_id"))
 
 
+# Before the fingerprint of one that was set aside once somebody had written to it: its text is not the one that was planned.
+_REWRITTEN = "~"
 _NO_JOB = Job(identity="", schedule=None, activated_at=0)

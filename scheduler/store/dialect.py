@@ -112,6 +112,10 @@ class Dialect(Protocol):
         """Wakes whoever listens, when this transaction commits."""
         ...
 
+    def is_on_this_machine(self, connection: Connection) -> bool:
+        """Whether the database runs where this process does."""
+        ...
+
     def advisory_lock(self, connection: Connection) -> None:
         """Lets one migration run at a time."""
         ...
@@ -190,6 +194,11 @@ class PostgresDialect:
     def notify(self, connection: Connection, channel: str) -> None:
         connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
 
+    def is_on_this_machine(self, connection: Connection) -> bool:
+        # No address: a Unix socket.
+        same = text("SELECT coalesce(inet_server_addr() = inet_client_addr(), true)")
+        return bool(connection.execute(same).scalar_one())
+
     def advisory_lock(self, connection: Connection) -> None:
         # A migration that ends the sessions of running workers knows by this name whom to leave alone.
         connection.execute(text("SET LOCAL application_name = 'upgrade of trigger-scheduler'"))
@@ -218,6 +227,9 @@ class SqliteDialect:
 
     def database_now(self, connection: Connection) -> Micros | None:
         return None
+
+    def is_on_this_machine(self, connection: Connection) -> bool:
+        return True
 
     def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
         payload: BindParameter[str] = bindparam(name, _json_rows(values), unique=True)

@@ -8,6 +8,7 @@ SQLite or wherever one was given.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,15 @@ COMMAND_SECONDS: Final = 30.0
 class Transaction:
     """One transaction and the tables seen through it; the caller owns it, services never commit."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, clock: Clock | None, tally: Tally) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        clock: Clock | None,
+        tally: Tally,
+        guard: Callable[[Micros], None] | None = None,
+    ) -> None:
+        self._guard = guard
         self.connection = connection
         self.dialect = dialect
         self.tally = tally
@@ -64,9 +73,15 @@ class Transaction:
     def now(self) -> Micros:
         """The present instant; ask after the locks are held, for they may have been waited for."""
         if self._clock is not None:
-            return self._clock.now()
+            return self.believed(self._clock.now())
         now = self.dialect.database_now(self.connection)
         assert now is not None  # a dialect without a clock of its own is always given one
+        return self.believed(now)
+
+    def believed(self, now: Micros) -> Micros:
+        """The instant, if the store's guard believes it; raises `ClockJumped` otherwise."""
+        if self._guard is not None:
+            self._guard(now)
         return now
 
     def sql_now(self) -> Any:
@@ -75,7 +90,15 @@ class Transaction:
 
     def given_now(self) -> dict[str, Micros]:
         """The parameter `now` of a statement made with `asked_now`; nothing where the server is asked for it."""
-        return {} if self._clock is None else {"now": self._clock.now()}
+        return {} if self._clock is None else {"now": self.believed(self._clock.now())}
+
+    def is_on_this_machine(self) -> bool:
+        """Whether the clock that `now` asks is that of the machine this process runs on."""
+        return self._clock is not None or self.dialect.is_on_this_machine(self.connection)
+
+    def has_tables(self) -> bool:
+        """Whether the schema was ever made."""
+        return bool(self.connection.dialect.has_table(self.connection, "workers"))
 
     def notify(self) -> None:
         """Wakes the other workers when this transaction commits (PostgreSQL; elsewhere their sync beat looks)."""
@@ -95,7 +118,8 @@ class Store:
         self.dialect = dialect_of(engine)
         # SQLite has no clock worth asking; PostgreSQL's own is the one all workers share.
         self.clock = clock if clock is not None or self.dialect.name == "postgresql" else SystemClock()
-        self.watcher: Watcher | None = None
+        self.guard: Callable[[Micros], None] | None = None
+        self._watchers: list[Watcher] = []
 
     @classmethod
     def open(
@@ -110,6 +134,21 @@ class Store:
         engine = open_engine(url, pool_size=pool_size, answer_within=command_timeout, given_up=given_up)
         return cls(engine, clock, given_up)
 
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who counts what is done through this store, and through those that were made of it."""
+        return self._watchers[0] if self._watchers else None
+
+    @watcher.setter
+    def watcher(self, watcher: Watcher) -> None:
+        self._watchers[:] = [watcher]
+
+    def guarded(self, guard: Callable[[Micros], None]) -> Store:
+        """The same database, in whose transactions `guard` looks at each present instant, and may raise `ClockJumped`."""
+        store = copy.copy(self)
+        store.guard = guard
+        return store
+
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
         """A transaction that may write; committed at the end of the block, undone if it raises.
@@ -120,7 +159,7 @@ class Store:
             self._watched() as tally,
             translated_errors(),
             self.engine.begin() as connection,
-            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally)) as tx,
+            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally, self.guard)) as tx,
         ):
             yield tx
 
@@ -132,7 +171,7 @@ class Store:
             translated_errors(),
             self.engine.connect() as connection,
             begin_reading(connection),
-            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally)) as tx,
+            contextlib.closing(Transaction(connection, self.dialect, self.clock, tally, self.guard)) as tx,
         ):
             yield tx
 

@@ -59,7 +59,7 @@ class WorkerTable:
         given = self._tx.given_now()
         statement = _alive_now(self._tx.dialect, not given)
         alive, now = self._tx.connection.execute(statement, {"of": incarnation, **given}).one()
-        return alive is False, now
+        return alive is False, self._tx.believed(now)
 
     def retire(self, incarnation: str) -> None:
         """The worker left by itself."""

@@ -6,7 +6,7 @@ process's own is what `SystemClock` tells while a world is played.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 class Wall:
     """One process's wall clock, off by so much."""
 
-    def __init__(self, world: World, offset: Micros = 0) -> None:
+    def __init__(self, world: World, offset: Micros = 0, check: Callable[[Micros], None] | None = None) -> None:
         self._world = world
         self.offset = offset
+        # Looks at each instant that the process is told by the database.
+        self.check = check
 
     def now(self) -> Micros:
         return self._world.began_at + self._world.elapsed + self.offset

@@ -21,6 +21,7 @@ from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.job import Job
 from scheduler.domain.ledger import Reason, SkippedRange
 from scheduler.domain.planning import Plan
+from scheduler.loop.clock_guard import ClockGuard
 from scheduler.loop.heartbeat import Heartbeat
 from scheduler.services import deploy, fire, jobs, many, plan, sync
 from scheduler.store import run_lookups
@@ -306,6 +307,27 @@ def finished_ahead_of_time(garden: Garden) -> None:
     )
 
 
+def every_clock_is_believed(garden: Garden) -> None:
+    """Whatever the clock says is decided by."""
+    garden.plant(ClockGuard, "check", lambda *_: None)
+
+
+def a_jump_is_never_believed(garden: Garden) -> None:
+    """A clock that jumped ahead is doubted for as long as it stays there."""
+    right = ClockGuard._judge
+
+    def wrong(guard: Any, now: Micros) -> Any:
+        guard._first_doubted = None
+        return right(guard, now)
+
+    garden.plant(ClockGuard, "_judge", wrong)
+
+
+def two_clocks_of_one_machine_agree(garden: Garden) -> None:
+    """A clock that jumped is confirmed by one that jumped with it."""
+    garden.plant(ClockGuard, "_is_confirmed", lambda _guard, _last, seen: seen.wall is not None)
+
+
 def set_aside_forgets(garden: Garden) -> None:
     """A trigger that could not be planned begins anew when it can be."""
     right = TriggerTable.advance
@@ -574,6 +596,9 @@ OTHERS: Final[tuple[Fault, ...]] = (
     skipped_ahead_for_good,
     skipped_ahead_and_again,
     finished_ahead_of_time,
+    every_clock_is_believed,
+    a_jump_is_never_believed,
+    two_clocks_of_one_machine_agree,
     jitter_over_or_lost,
     paused_in_its_jitter,
     every_change_drops_what_was_missed,

@@ -127,6 +127,7 @@ def settle(world: World) -> None:
     """Peace at last: everyone dies, and one worker that never fails takes over until nothing is open."""
     world.workers.clear()
     world.away_until = 0
+    world.max_clock_jump = None
     heir = world.start_worker()
     heir.immortal = True
     heir.executors = ("simulated", "rare")

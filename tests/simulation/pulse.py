@@ -37,7 +37,9 @@ class Pulse:
 
     def __init__(self, world: World, worker: SimulatedWorker) -> None:
         self._world = world
-        self._transactions = Inline(world.store, world.ask)
+        self._worker = worker
+        store = world.store if worker.wall.check is None else world.store.guarded(worker.wall.check)
+        self._transactions = Inline(store, world.ask)
         self._heartbeat = Heartbeat(
             self._transactions, LEASE, worker.wall, on_dead=_async(worker.begin_anew), on_jump=worker.clock_jumped
         )
@@ -56,7 +58,8 @@ class Pulse:
         before = self._heartbeat.incarnation
         with self._time():
             _finish(self._heartbeat.run_once())
-        if not self._world.away and self._heartbeat.incarnation == before:
+        heard = not self._world.away and self._worker.doubted_at != self._world.elapsed
+        if heard and self._heartbeat.incarnation == before:
             self._record.append((self._world.elapsed, self._world.now))
         self._schedule()
 

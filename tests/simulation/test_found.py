@@ -270,3 +270,13 @@ def test_one_that_began_after_the_clock_was_set_is_not_declared_dead_by_one_that
         world.at("12:00").register(f"judge of {moment}")
         world.at(moment).register(f"w1 of {moment}")
         assert f"worker-w1 of {moment}" not in world.recover(f"judge of {moment}").workers
+
+
+def test_a_text_that_was_never_planned_does_not_speak_for_the_slots_that_were_owed(world: World) -> None:
+    world.deploy(trigger())
+    world.sql("UPDATE triggers SET version = 'v9'")
+    world.sync()
+    world.at("12:10:30").sql('UPDATE triggers SET automation = \'{"cron": "*/5 * * * *"}\'')
+    world.sync()
+    world.at("12:20:30").deploy(trigger(), version="v9")
+    assert (world.ledger(), world.next_fire()) == (["schedule_changed 12:01–12:01 ×1"], "12:25")

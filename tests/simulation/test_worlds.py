@@ -95,6 +95,7 @@ def test_a_few_worlds_see_every_kind_of_event(here: Universe) -> None:
         "set back",
         "clock was set by [1-9]",
     ]
+    kinds += ["does not believe the clock", "jitter': "]
     kinds += ["clock of .* was set", "backup was restored, to be caught up", "backup was restored, to skip"]
     kinds += ["recorded [1-9]", "refused [1-9]", "took back [1-9]", "gave up [1-9]", "expired [1-9]", "paused .*/"]
     kinds += [

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.run import Phase
+from scheduler.errors import ClockJumped
+from scheduler.loop.clock_guard import ClockGuard
 from scheduler.services.finish import Ended, Finished, finish_runs
 from scheduler.services.fire import Fired, fire_due
 from scheduler.services.plan import Planning
@@ -15,6 +18,7 @@ from scheduler.services.sync import plan_after_clock_set_back, refresh_summaries
 from scheduler.services.take import Execution, Taken, describe_runs, take_runs
 from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import Transaction
+from tests.simulation.belief import Belief
 from tests.simulation.clocks import Wall
 from tests.simulation.pulse import BEAT, LEASE, Pulse
 from tests.simulation.runs import FAILURES, RunModel, tried_again_at
@@ -39,6 +43,13 @@ class SimulatedWorker:
         self.ended: list[Ended] = []
         self.thaws_at: Micros | None = None
         self.immortal = False
+        # When it last did not believe the clock.
+        self.doubted_at: Micros | None = None
+        self.belief: Belief | None = None
+        if world.max_clock_jump is not None:
+            self.belief = Belief(world, self, world.max_clock_jump, alone=world.random.random() < 0.6)
+            self.guard = ClockGuard(world.max_clock_jump, self.wall, elapsed=lambda: world.elapsed)
+            self.wall.check = self._check_clock
         self.pulse = Pulse(world, self)
 
     @property
@@ -63,7 +74,22 @@ class SimulatedWorker:
         elif fate < 0.025:
             self.leave()
         elif not self.world.away:
-            self._any_duty()()
+            try:
+                self._any_duty()()
+            except ClockJumped:
+                self.world.tell(f"{self.name} does not believe the clock, and waits")
+
+    def _check_clock(self, now: Micros) -> None:
+        """The real guard, which has to believe what it should."""
+        assert self.belief is not None
+        should = self.belief.should_believe()
+        try:
+            self.guard.check(now)
+        except ClockJumped:
+            assert not should, f"{self.name} doubts a clock that is to be believed"
+            self.doubted_at = self.world.elapsed
+            raise
+        assert should, f"{self.name} believes a clock that is to be doubted"
 
     def _any_duty(self) -> Callable[[], None]:
         """Mostly one for which there is something to do."""
@@ -86,6 +112,10 @@ class SimulatedWorker:
 
     def start(self) -> None:
         """Applies its manifests, registers, and looks whether the clock was set back while nobody was there."""
+        if self.belief is not None:
+            last = max(self.world.renewed.values(), default=None)
+            self.belief.begins(last)
+            self.guard.begin(self.world.now, last, alone=self.belief.alone, unset=False)
         self.world.people.deployers.start(self)
         seen = self.world.run(_last_seen, here=self.wall)
         if seen is not None and seen > self.world.now:
@@ -110,7 +140,7 @@ class SimulatedWorker:
         """Renews the lease; whoever was declared dead is told so here."""
         incarnation, lives = self.incarnation, self.incarnation in self.world.living
         self.pulse.beat()
-        if self.world.away:
+        if self.world.away or self.doubted_at == self.world.elapsed:
             return
         assert (self.incarnation == incarnation) == lives, f"{incarnation} renewed wrongly"
         self.world.renewed[self.incarnation] = self.world.now
@@ -125,7 +155,8 @@ class SimulatedWorker:
     def clock_jumped(self, jump: Micros) -> None:
         """The heartbeat or the guard noticed a clock that jumped, its own or the database's."""
         if jump < 0 and not self.world.away:
-            self.notice_clock_set_back()
+            with suppress(ClockJumped):
+                self.notice_clock_set_back()
 
     def die(self) -> None:
         """kill -9."""
@@ -142,6 +173,7 @@ class SimulatedWorker:
     def leave(self) -> None:
         """SIGTERM: records what ended, hands back the rest, and gives up its lease, if the database is there."""
         if not self.world.away:
+            self.wall.check = None
             self._record()
             self._hand_back(list(self.held))
             self.world.run(_retire, self.incarnation, here=self.wall)
@@ -280,9 +312,13 @@ class SimulatedWorker:
         """Records what ended, if the worker lives to see it."""
         if self.ended:
             batch, self.ended = self.ended, []
-            self._transact(
-                lambda finished: self._learn_ends(batch, finished), finish_runs, batch, self.name, self.planning
-            )
+            try:
+                self._transact(
+                    lambda finished: self._learn_ends(batch, finished), finish_runs, batch, self.name, self.planning
+                )
+            except ClockJumped:
+                self.ended = batch
+                raise
 
     def _record(self) -> None:
         if self.ended:

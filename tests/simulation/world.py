@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from scheduler.domain.identity import slot_run_name
 from scheduler.domain.instants import SECOND, Micros, parse_rfc3339, to_datetime, to_rfc3339
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ClockJumped, StoreUnavailable
 from scheduler.services.plan import Planning
 from scheduler.store.transaction import Store, Transaction
 from scheduler.testing import ManualClock
@@ -46,6 +46,8 @@ class World:
         self.violence = self.random.choice([0.5, 1, 1, 4])
         self.most_workers = self.random.randrange(1, 6)
         self.grace = GRACE
+        # In some worlds every clock is believed.
+        self.max_clock_jump = self.random.choice([HOUR, HOUR, 15 * MINUTE, None])
         self.store = store
         # The database's clock; true time has its own count.
         self.clock = clock
@@ -98,7 +100,8 @@ class World:
     def run(self, service: Callable[..., T], *args: Any, here: Wall | None = None, **options: Any) -> T:
         """One transaction, in a process with this clock."""
         self.here = here or self.people.wall
-        return self.ask(lambda: self.store.run(service, *args, **options))
+        store = self.store if self.here.check is None else self.store.guarded(self.here.check)
+        return self.ask(lambda: store.run(service, *args, **options))
 
     def refuses(self, error: type[Exception], service: Callable[..., Any], *args: Any, **options: Any) -> None:
         """A transaction that must not be."""
@@ -182,7 +185,7 @@ class World:
                 and not self.away
                 and (awake := [each for each in self.workers if not each.frozen])
             ):
-                random.choice(awake).notice_clock_set_back()
+                random.choice(awake).clock_jumped(-1)
         elif self.workers:
             worker, jump = random.choice(self.workers), random.randrange(-2 * HOUR, 2 * HOUR)
             worker.wall.offset += jump
@@ -204,7 +207,7 @@ class World:
         self.set_database_clock(-by)
         awake = [each for each in self.workers if not each.frozen]
         if awake and not self.away and random.random() < 0.8:
-            random.choice(awake).notice_clock_set_back()
+            random.choice(awake).clock_jumped(-1)
 
     def _everyone_sleeps(self, by: Micros) -> None:
         """As if all machines were stopped: only true time and the database's clock go on."""
@@ -223,7 +226,12 @@ class World:
     def start_worker(self) -> SimulatedWorker:
         worker = SimulatedWorker(self, self.incarnations + 1)
         self.workers.append(worker)
-        worker.start()
+        try:
+            worker.start()
+        except ClockJumped:
+            # Whoever started it gives up, and it has not done anything.
+            self.tell(f"{worker.name} does not believe the clock, and does not begin")
+            self.workers.remove(worker)
         return worker
 
     # --- telling the models ------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ DASHBOARD = ROOT / "config/grafana/trigger-scheduler.json"
 FOLLOWED = {
     "scheduler_ready",
     "scheduler_degraded",
+    "scheduler_clock_doubted",
     "scheduler_lease_age_seconds",
     "scheduler_places_taken",
     "scheduler_sample_age_seconds",
