@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -31,7 +31,8 @@ class contained:  # noqa: N801  # read as a word: `with contained(): await execu
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _inside.reset(self._token)
+        with suppress(ValueError):  # Taken apart with its loop, it is left in another context than it was entered in.
+            _inside.reset(self._token)
         if error is None or isinstance(error, Exception) or _is_ours(error):
             return
         raise RetryableError(_said(error, trace)) from None

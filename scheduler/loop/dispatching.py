@@ -14,6 +14,7 @@ import structlog
 
 from scheduler.domain.instants import SECOND, Micros
 from scheduler.domain.task import TaskSpec
+from scheduler.errors import StoreUnavailable
 from scheduler.loop.beats import Beats
 from scheduler.loop.doorbell import Doorbell
 from scheduler.loop.finishing import Finishing
@@ -323,7 +324,8 @@ class Dispatching:
                 pause_seconds=round(pause, 1),
             )
         # Other workers may have what it takes; this one looks again after the rest.
-        await self._transactions.run(hand_back, run.owner, [(run.name, run.fence)])
+        with contextlib.suppress(StoreUnavailable):  # It leaves: the run goes with all that is still held.
+            await self._transactions.run(hand_back, run.owner, [(run.name, run.fence)])
 
     async def _earlier_ended(self, run: TakenRun) -> None:
         """Returns once the code of abandoned attempts of the same run has ended."""
