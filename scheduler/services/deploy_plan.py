@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
+from scheduler.domain.automation import At
 from scheduler.domain.changes import Change, changes
 from scheduler.domain.instants import Micros
 from scheduler.domain.job import Job
@@ -70,12 +71,11 @@ def plan_deploy(tx: Transaction, definition: TaskDefinition, source: Source = "m
     if task is None:
         return plan_of_new(definition, now)
     if task["deploy_digest"] == definition.deploy_digest:
-        return _plan(definition, "unchanged", triggers=_named(definition.triggers, "unchanged"))
+        return _plan(definition, "unchanged", triggers=_left_alone(tx, definition, now))
     stored = tx.triggers.of_task(task["id"])
     if task["deploy_digest"] is None and not stored:
         return plan_of_new(definition, now)
-    filters = trigger_filters(definition.project, definition.domain, definition.name, None, None)
-    live = {row["name"]: row for row in tx.triggers.list_live(*filters, limit=_MANY)}
+    live = _live(tx, definition)
     difference = difference_from(stored, definition, source)
     triggers = [
         _changed(live[spec.name], spec, spec.name in difference.sets_active, now) for spec in difference.changed
@@ -126,8 +126,22 @@ def _plan(
     )
 
 
-def _named(specs: tuple[TriggerSpec, ...], action: Action) -> tuple[TriggerPlan, ...]:
-    return tuple(TriggerPlan(spec.name, action) for spec in specs)
+def _left_alone(tx: Transaction, definition: TaskDefinition, now: Micros) -> tuple[TriggerPlan, ...]:
+    """Triggers of a deploy that says nothing new; only those whose schedule may be over are looked at."""
+    ending = any(
+        isinstance(spec.automation, At) or spec.end is not None or spec.max_fires is not None
+        for spec in definition.triggers
+    )
+    live = _live(tx, definition) if ending else {}
+    return tuple(
+        _unchanged(live[spec.name], now) if spec.name in live else TriggerPlan(spec.name, "unchanged")
+        for spec in definition.triggers
+    )
+
+
+def _live(tx: Transaction, definition: TaskDefinition) -> dict[str, Row]:
+    filters = trigger_filters(definition.project, definition.domain, definition.name, None, None)
+    return {row["name"]: row for row in tx.triggers.list_live(*filters, limit=_MANY)}
 
 
 def _last_definition(tx: Transaction, task: Row) -> TaskDefinition | None:

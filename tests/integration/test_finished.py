@@ -44,7 +44,7 @@ def test_a_deploy_says_of_a_trigger_that_it_fires_no_more_and_why(world: World, 
     result = world.deploy(spec, trigger("other"), at_start=True)
     assert result.warnings == {"nightly": why}
     assert world.trigger()["next_fire_at"] is None
-    assert world.deploy(spec, trigger("other"), at_start=True).warnings == {}, "said once"
+    assert world.deploy(spec, trigger("other"), at_start=True).warnings == {}, "a start says it once"
     (again,) = world.client.deploy_planned([definition(spec, trigger("other", inputs={"region": "eu"}))])
     assert {item.name: (item.action, item.warning) for item in again.triggers} == {
         "nightly": ("unchanged", why),
@@ -78,6 +78,8 @@ def used_up(world: World) -> None:
 
 def test_a_max_fires_that_is_used_up_survives_an_edit_which_says_so(world: World) -> None:
     used_up(world)
+    (same,) = world.client.plan_deploy([definition(trigger(max_fires=2))])
+    assert [(item.action, item.warning) for item in same.triggers] == [("unchanged", USED_UP)]
     assert world.deploy(trigger(max_fires=2, inputs={"region": "eu"})).warnings == {"nightly": USED_UP}
     assert world.step("12:10") == []
     assert world.deploy(trigger(max_fires=3)).warnings == {}
