@@ -37,7 +37,7 @@ _ENDING: Final = (
     f"{_WHOLE}test_notices.py",
 )
 _STORIES: Final = ("tests/simulation/test_found.py",)
-_WAITING: Final = (f"{_WHOLE}test_waits.py", f"{_WHOLE}test_deferral.py", f"{_WHOLE}test_waiting.py")
+_WAITING: Final = (f"{_WHOLE}test_wait_rows.py", f"{_WHOLE}test_waits.py")
 
 JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
     "scheduler/domain/overlap.py": _SLOTS,
@@ -76,6 +76,6 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_WHOLE}test_catch_up.py",
         f"{_WHOLE}test_clock.py",
     ),
-    "scheduler/store/waits.py": (*_WAITING, f"{_WHOLE}test_cancel.py", f"{_WHOLE}test_counting.py"),
+    "scheduler/store/waits.py": (*_WAITING, f"{_WHOLE}test_counting.py"),
     "scheduler/store/workers.py": (f"{_WHOLE}test_workers.py", f"{_WHOLE}test_runs.py", f"{_WHOLE}test_queries.py"),
 }
