@@ -1,81 +1,78 @@
-"""The files into which mistakes are planted, and by which tests each is judged: all that say what it is to do."""
+"""The files into which mistakes are planted, and by which tests each is judged, those that say most about it first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-_UNIT: Final = "tests/unit/domain/"
-_WHOLE: Final = "tests/integration/"
-
-_SLOTS: Final = (
-    f"{_UNIT}test_planning.py",
-    f"{_UNIT}test_settling.py",
-    f"{_WHOLE}test_catch_up.py",
-    f"{_WHOLE}test_overlap.py",
-)
-_PLANS: Final = (
-    f"{_WHOLE}test_schedule_changes.py",
-    f"{_WHOLE}test_slots_kept_by_edits.py",
-    f"{_WHOLE}test_snooze_and_skip.py",
-    f"{_WHOLE}test_set_aside.py",
-    f"{_WHOLE}test_zone_data.py",
-)
-_TAKING: Final = (
-    f"{_WHOLE}test_runs.py",
-    f"{_WHOLE}test_turns.py",
-    f"{_WHOLE}test_overlap.py",
-    f"{_WHOLE}test_cancel.py",
-    f"{_WHOLE}test_notices.py",
-    f"{_WHOLE}test_concurrency.py",
-    f"{_WHOLE}test_counting.py",
-)
-_ENDING: Final = (
-    f"{_WHOLE}test_endings.py",
-    f"{_WHOLE}test_runs.py",
-    f"{_WHOLE}test_cancel.py",
-    f"{_WHOLE}test_notices.py",
-)
-_STORIES: Final = ("tests/simulation/test_found.py",)
-_WAITING: Final = (f"{_WHOLE}test_wait_rows.py", f"{_WHOLE}test_waits.py")
-
 JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "scheduler/domain/overlap.py": _SLOTS,
-    "scheduler/domain/planning.py": _SLOTS,
-    "scheduler/domain/settling.py": (*_SLOTS, *_PLANS),
-    "scheduler/services/fire.py": (
-        f"{_WHOLE}test_fire.py",
-        f"{_WHOLE}test_notices.py",
-        f"{_WHOLE}test_set_aside.py",
-        *_SLOTS,
-        f"{_WHOLE}test_clock.py",
-        f"{_WHOLE}test_snooze_and_skip.py",
+    "scheduler/domain/overlap.py": ("unit/domain/test_planning", "integration/test_overlap"),
+    "scheduler/domain/planning.py": (
+        "unit/domain/test_planning",
+        "integration/test_catch_up",
+        "integration/test_snooze_and_skip",
+        "integration/test_clock",
     ),
-    "scheduler/services/plan.py": (*_PLANS, *_SLOTS, f"{_WHOLE}test_clock.py", *_STORIES),
-    "scheduler/services/take.py": (*_TAKING, f"{_WHOLE}test_waits.py"),
-    "scheduler/services/finish.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_waits.py"),
-    "scheduler/services/recover.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_concurrency.py"),
-    "scheduler/store/gates.py": _TAKING,
+    "scheduler/domain/settling.py": ("unit/domain/test_settling", "integration/test_slots_kept_by_edits"),
+    "scheduler/services/finish.py": (
+        "integration/test_endings",
+        "integration/test_notices",
+        "integration/test_runs",
+        "integration/test_waits",
+    ),
+    "scheduler/services/fire.py": (
+        "integration/test_fire",
+        "integration/test_notices",
+        "integration/test_overlap",
+        "integration/test_set_aside",
+        "integration/test_snooze_and_skip",
+    ),
+    "scheduler/services/plan.py": (
+        "integration/test_slots_kept_by_edits",
+        "integration/test_schedule_changes",
+        "integration/test_snooze_and_skip",
+        "integration/test_set_aside",
+        "integration/test_zone_data",
+        "integration/test_overlap",
+    ),
+    "scheduler/services/recover.py": (
+        "integration/test_endings",
+        "integration/test_notices",
+        "integration/test_runs",
+        "integration/test_concurrency",
+    ),
+    "scheduler/services/take.py": ("integration/test_turns", "integration/test_runs", "integration/test_concurrency"),
+    "scheduler/store/gates.py": ("integration/test_turns", "integration/test_cancel", "integration/test_concurrency"),
     "scheduler/store/run_endings.py": (
-        *_ENDING,
-        *_STORIES,
-        f"{_WHOLE}test_concurrency.py",
-        f"{_WHOLE}test_counting.py",
+        "integration/test_endings",
+        "integration/test_cancel",
+        "integration/test_counting",
+        "integration/test_concurrency",
     ),
     "scheduler/store/run_lookups.py": (
-        *_TAKING,
-        f"{_WHOLE}test_backfill.py",
-        f"{_WHOLE}test_clock.py",
-        f"{_WHOLE}test_listings.py",
-        f"{_WHOLE}test_queries.py",
+        "integration/test_turns",
+        "integration/test_listings",
+        "integration/test_queries",
+        "integration/test_cancel",
+        "integration/test_backfill",
     ),
-    "scheduler/store/run_results.py": (*_ENDING, *_STORIES, f"{_WHOLE}test_counting.py"),
+    "scheduler/store/run_results.py": (
+        "integration/test_endings",
+        "integration/test_runs",
+        "integration/test_counting",
+    ),
     "scheduler/store/runs.py": (
-        f"{_WHOLE}test_run_rows.py",
-        *_TAKING,
-        f"{_WHOLE}test_catch_up.py",
-        f"{_WHOLE}test_clock.py",
+        "integration/test_run_rows",
+        "integration/test_turns",
+        "integration/test_counting",
+        "integration/test_cancel",
+        "integration/test_concurrency",
     ),
-    "scheduler/store/waits.py": (*_WAITING, f"{_WHOLE}test_counting.py"),
-    "scheduler/store/workers.py": (f"{_WHOLE}test_workers.py", f"{_WHOLE}test_runs.py", f"{_WHOLE}test_queries.py"),
+    "scheduler/store/waits.py": ("integration/test_wait_rows", "integration/test_waits", "integration/test_counting"),
+    "scheduler/store/workers.py": ("integration/test_workers", "integration/test_runs"),
 }
+
+
+def judges_of(file: str) -> tuple[str, ...]:
+    """The test files that judge a file, in their order."""
+    return tuple(f"tests/{name}.py" for name in JUDGES[file])

@@ -4,7 +4,7 @@
     make mutants FILES="scheduler/store/gates.py"        only these
 
 mutmut makes the mistakes and chooses the tests: those of its judges that call
-the function in question, quickest first. What was found is
+the function in question, the most telling and the quickest first. What was found is
 kept in the folder `mutants`: the next run asks only for what is new, was changed, or survived. A survivor is either listed
 in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import libcst as cst
 import yaml
-from judges import JUDGES
+from judges import JUDGES, judges_of
 from operators import OPERATORS
 
 sys.path[0] = str(Path(__file__).parents[2])
@@ -113,9 +113,9 @@ def _chosen(files: Collection[str]) -> Iterator[SourceFileMutationData]:
 
 
 def _teach(files: Sequence[str]) -> None:
-    """Our mistakes in the place of mutmut's, `@prepared` functions and properties too, and the quickest test first."""
+    """Our mistakes in the place of mutmut's, `@prepared` functions and properties too, and the most telling tests first."""
     config().only_mutate = list(JUDGES)
-    judges = {test for file in files or JUDGES for test in JUDGES.get(file, ())}
+    judges = {test for file in files or JUDGES if file in JUDGES for test in judges_of(file)}
     config().pytest_add_cli_args_test_selection = sorted(judges)
     # Fewer files have fewer judges: what was found of the others stays.
     Config.config_fingerprint = lambda _: {}  # type: ignore[method-assign]
@@ -136,16 +136,22 @@ def _teach(files: Sequence[str]) -> None:
         return empty, [chooser, *others], assigned, names
 
     def judged(runner: PytestRunner, *, mutant_name: str | None, tests: Iterable[str]) -> int:
-        durations = state().duration_by_test
-        chosen = sorted(tests, key=lambda test: durations.get(test, 0))
-        if mutant_name is not None:
-            judges = JUDGES[get_module_from_key(mutant_name).replace(".", "/") + ".py"]
-            chosen = [test for test in chosen if test.partition("::")[0] in judges] or chosen
+        if mutant_name is None:
+            return run_tests(runner, mutant_name=None, tests=tests)
+        judges, durations = judges_of(_file_of(mutant_name)), state().duration_by_test
+        files = {test: test.partition("::")[0] for test in tests}
+        chosen = [test for test in tests if files[test] in judges] or list(tests)
+        if files[chosen[0]] in judges:
+            chosen.sort(key=lambda test: (judges.index(files[test]), durations.get(test, 0)))
         return run_tests(runner, mutant_name=mutant_name, tests=chosen)
 
     file_mutation.MutationVisitor._skip_node_and_children = skip  # type: ignore[method-assign]
     file_mutation.function_trampoline_arrangement = arrange
     PytestRunner.run_tests = judged  # type: ignore[method-assign]
+
+
+def _file_of(mutant_name: str) -> str:
+    return get_module_from_key(mutant_name).replace(".", "/") + ".py"
 
 
 def _transparent(node: cst.CSTNode) -> bool:
