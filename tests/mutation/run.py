@@ -3,10 +3,9 @@
     make mutants                                         all files of judges.py
     make mutants FILES="scheduler/store/gates.py"        only these
 
-mutmut makes the mistakes and chooses the tests: those of its judges that call
-the function in question, the most telling and the quickest first. What was found is
-kept in the folder `mutants`: the next run asks only for what is new, was changed, or survived. A survivor is either listed
-in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
+mutmut makes the mistakes and chooses the tests: those of a file's judges that call the function in question, the most telling
+and the quickest first. What was found is kept in the folder `mutants`: the next run asks only for what is new, was changed, or
+survived. A survivor is either listed in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
 
 This file is called by its path: mutmut runs the tests from a copy of the project, and nothing of the original may be
 imported before.
