@@ -41,7 +41,12 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
         "integration/test_runs",
         "integration/test_concurrency",
     ),
-    "scheduler/services/take.py": ("integration/test_turns", "integration/test_runs", "integration/test_concurrency"),
+    "scheduler/services/take.py": (
+        "integration/test_executions",
+        "integration/test_turns",
+        "integration/test_runs",
+        "integration/test_concurrency",
+    ),
     "scheduler/store/gates.py": ("integration/test_turns", "integration/test_cancel", "integration/test_concurrency"),
     "scheduler/store/run_endings.py": (
         "integration/test_endings",
