@@ -8,7 +8,6 @@ import pytest
 
 from tests.simulation.faults import forget_statements
 
-
 # What watches the clock would also fail where the machine is slow, at the lowest priority of all.
 TIMED = {"test_finishing_stays_fast_after_an_analyze_at_an_idle_moment"}
 
