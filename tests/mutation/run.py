@@ -5,7 +5,7 @@
 
 mutmut makes the mistakes and chooses the tests: those of a file's judges that call the function in question, the most telling
 and the quickest first. What was found is kept in the folder `mutants`: the next run asks only for what is new, was changed, or
-survived. A survivor is either listed in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
+survived unlisted. A survivor is either listed in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
 
 This file is called by its path: mutmut runs the tests from a copy of the project, and nothing of the original may be
 imported before.
@@ -91,7 +91,13 @@ def _generate(files: Sequence[str]) -> list[str]:
         mutmut.copy_src_dir()
         mutmut.copy_also_copy_files()
         mutmut.create_mutants(1)
-    return [name for data in _chosen(files) for name, code in data.exit_code_by_key.items() if not _noticed(code)]
+    listed = _listed()
+    return [
+        name
+        for data in _chosen(files)
+        for name, code in data.exit_code_by_key.items()
+        if not _noticed(code) and (code is None or _survivor(name, data.path) not in listed)
+    ]
 
 
 def _noticed(code: int | None) -> bool:
