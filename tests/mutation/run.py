@@ -5,7 +5,8 @@
 
 mutmut makes the mistakes and chooses the tests: those of a file's judges that call the function in question, the most telling
 and the quickest first. What was found is kept in the folder `mutants`: the next run asks only for what is new, was changed, or
-survived unlisted. A survivor is either listed in survivors.yaml, with the reason why nobody has to notice it, or it fails the command.
+survived unlisted. A survivor is either listed in survivors.yaml, with the reason why nobody has to notice it, or it fails the
+command.
 
 This file is called by its path: mutmut runs the tests from a copy of the project, and nothing of the original may be
 imported before.
