@@ -12,6 +12,7 @@ SchedulerError
 └ StoreError
    ├ StoreUnavailable             retried with back-off; health is degraded meanwhile
    │  └ ClockJumped               a worker's clock is far ahead: it waits until that has lasted
+   ├ StatementRefused             this statement, with this data, fails whenever it is tried
    └ SchemaMismatch               older or newer than this code; names the command that mends it
 """
 
@@ -124,7 +125,15 @@ class StoreError(SchedulerError):
 
 
 class StoreUnavailable(StoreError):
-    """The database cannot be reached or answers that it is shutting down; trying again later is right."""
+    """The database cannot be reached, or does not take what it usually takes; trying again later is right."""
+
+
+class StatementRefused(StoreError):
+    """The database does not take this statement with this data, whenever it is tried; `code` is its SQLSTATE or the like."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class ClockJumped(StoreUnavailable):

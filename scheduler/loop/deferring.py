@@ -50,13 +50,13 @@ class Deferring:
         """How many waits this worker holds."""
         return self.waiting.count
 
-    def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+    def loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """What runs as long as the worker does, by name."""
         return {
-            "waiting": self.waiting.run_forever(),
-            "storing": self.waiting.storing.run_forever(),
-            "watching time": self.waiting.watch_time(),
-            "resuming": self.resuming.run_forever(),
+            "waiting": self.waiting.run_forever,
+            "storing": self.waiting.storing.run_forever,
+            "watching time": self.waiting.watch_time,
+            "resuming": self.resuming.run_forever,
         }
 
     async def began(self, incarnation: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from scheduler.domain.instants import SECOND, Micros, to_rfc3339
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import StatementRefused, StoreUnavailable
 from scheduler.loop.beats import Beats
 from scheduler.loop.dispatching import Dispatching
 from scheduler.loop.doorbell import Doorbell
@@ -169,8 +169,7 @@ class Firing:
 
     async def _sync_singly(self) -> int:
         ids = await self._transactions.run(unplanned_triggers, self._planning, self._batch)
-        for trigger_id in ids:
-            await self._or_set_aside(trigger_id, self._sync(limit=1, only=trigger_id))
+        await self._one_by_one(ids, lambda trigger_id: self._sync(limit=1, only=trigger_id))
         return len(ids)
 
     async def _all(self, service: Callable[[Transaction, Planning, int], int]) -> None:
@@ -214,19 +213,28 @@ class Firing:
 
     async def _fire_singly(self) -> Fired:
         ids = await self._transactions.run(due_triggers, self._batch)
-        for trigger_id in ids:
-            await self._or_set_aside(trigger_id, self._fire_batch(only=trigger_id))
+        await self._one_by_one(ids, lambda trigger_id: self._fire_batch(only=trigger_id))
         return Fired()
 
-    async def _or_set_aside(self, trigger_id: int, work: Awaitable[object]) -> None:
-        """Does the work, or quarantines the trigger that it fails on in the database itself."""
-        try:
-            await work
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(error))
-            await self._transactions.run(quarantine, self._planning, trigger_id, error)
+    async def _one_by_one(self, trigger_ids: Sequence[int], work: Callable[[int], Awaitable[object]]) -> None:
+        """Does the work for each, and quarantines those that it fails on in the database itself.
+
+        Raises `StoreUnavailable` where that refuses several and takes none: then it is not the triggers that are at fault.
+        """
+        failed: dict[int, Exception] = {}
+        for trigger_id in trigger_ids:
+            try:
+                await work(trigger_id)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                failed[trigger_id] = error
+        refused = [error for error in failed.values() if isinstance(error, StatementRefused)]
+        if len(refused) == len(trigger_ids) > 1:
+            raise StoreUnavailable(f"none of {len(refused)} triggers can be decided: {refused[0]}")
+        for trigger_id, why in failed.items():
+            log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(why))
+            await self._transactions.run(quarantine, self._planning, trigger_id, why)
 
     def _report(self, fired: Fired) -> None:
         late: dict[int, list[NewRun]] = {}

@@ -96,7 +96,8 @@ class Health:
         # The heartbeat asks at every third of the lease: half of it without an answer means that one is missing.
         bound = max(_SILENT, self._lease / 2)
         ok = silent < bound and not transactions.away and transactions.degraded_since is None
-        return Check("database", ok, f"answered {silent:.1f} s ago" + (", away now" if not ok else ""))
+        trouble = f", away now{': ' if transactions.trouble else ''}{transactions.trouble}" if not ok else ""
+        return Check("database", ok, f"answered {silent:.1f} s ago{trouble}")
 
     def _resources(self) -> Check:
         lacking = self._worker.dispatching.lacking

@@ -86,6 +86,7 @@ class Heartbeat:
         """Renews at every third of the lease until cancelled."""
         loop = asyncio.get_running_loop()
         pause = self._lease / SECOND / 3
+        self.asking_since = None
         while True:
             self._next = loop.time() + pause
             await asyncio.sleep(self._next - loop.time())

@@ -11,7 +11,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import structlog
 from tenacity import (
     AsyncRetrying,
-    RetryCallState,
     retry_if_exception_type,
     stop_when_event_set,
     wait_exponential,
@@ -49,6 +48,9 @@ class Transactions:
         self._under_way: set[Future[Any]] = set()
         self._giving_up = _Flag()
         self.degraded_since: float | None = None
+        self.trouble = ""
+        """What the database said last to work that waits for it; nothing while none does."""
+        self._refused: set[object] = set()
         self.answered_at: float | None = None
         self._failed_at: float | None = None
 
@@ -72,18 +74,21 @@ class Transactions:
         except StoreUnavailable as error:
             failed: StoreUnavailable | None = error
         # Made only by who has to wait: it leaves circles behind, and a search for those holds up whatever is due.
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.2),
-            stop=stop_when_event_set(self._giving_up),  # type: ignore[arg-type]
-            before_sleep=self._degraded,
-            reraise=True,
-        ):
-            with attempt:
-                if failed is not None:
-                    first, failed = failed, None
-                    raise first
-                result = await self._in_thread(work)
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(StoreUnavailable),
+                wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.2),
+                stop=stop_when_event_set(self._giving_up),  # type: ignore[arg-type]
+                before_sleep=lambda state: self.refused(work, state.outcome.exception() if state.outcome else None),
+                reraise=True,
+            ):
+                with attempt:
+                    if failed is not None:
+                        first, failed = failed, None
+                        raise first
+                    result = await self._in_thread(work)
+        finally:
+            self.accepted(work)
         return result
 
     async def once(self, service: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -125,7 +130,6 @@ class Transactions:
             self._failed_at = loop.time()
             raise
         self.answered_at = loop.time()
-        self._recovered(self.answered_at)
         return answer
 
     async def _called(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -158,16 +162,24 @@ class Transactions:
             with self.store.given_up():
                 wait(set(self._under_way), timeout=_BREAK_SECONDS)
 
-    def _degraded(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if self.degraded_since is None and not isinstance(error, ClockJumped):
+    def refused(self, work: object, error: BaseException | None) -> None:
+        """The database does not do this work, which waits until it does: degraded while there is any such work."""
+        if isinstance(error, ClockJumped):
+            return  # Told of by whoever watches the clocks.
+        self.trouble = str(error)
+        if self.degraded_since is None:
             self.degraded_since = asyncio.get_running_loop().time()
-            log.warning("degraded: the database is away, trying again", error=str(error))
+            log.warning("degraded: the database is away, trying again", error=self.trouble)
+        self._refused.add(work)
 
-    def _recovered(self, now: float) -> None:
-        if self.degraded_since is not None:
-            log.info("the database is back", away_seconds=round(now - self.degraded_since, 1))
-            self.degraded_since = None
+    def accepted(self, work: object) -> None:
+        """The work was done, or is no longer wanted."""
+        self._refused.discard(work)
+        if self.degraded_since is not None and not self._refused:
+            away = asyncio.get_running_loop().time() - self.degraded_since
+            self.degraded_since, self.trouble = None, ""
+            if not self._giving_up.is_set():
+                log.info("the database is back", away_seconds=round(away, 1))
 
 
 def _start_all(pool: ThreadPoolExecutor) -> None:

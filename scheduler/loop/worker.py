@@ -20,7 +20,7 @@ from executors.jsonvalue import MAX_OUTPUT_BYTES
 from executors.protocol import Executor
 from scheduler.clock import Clock, SystemClock, since_boot
 from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import SchemaMismatch, StoreError, StoreUnavailable
 from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
 from scheduler.loop.clock_guard import ClockGuard
@@ -56,6 +56,9 @@ _LEFT_WHEN_DRAINING = {
 }
 # While the database is away, nothing that is being taken comes to an end.
 _SETTLED_SECONDS = 5.0
+# From a loop that the database refused to its next try, and how long that has to go well to count.
+_PAUSE_SECONDS = 2.0
+_CALM_SECONDS = 5.0
 _LET_GO_SECONDS = 6.0
 # For recording and handing back at the end: what is left of the grace, within these bounds.
 _GOODBYE_SECONDS = 10.0
@@ -240,7 +243,7 @@ class Worker:
             log.warning("the clock is behind the last worker's: it was set back meanwhile")
             self.firing.clock_jumped(-1)
         await self._register()
-        await self.firing.sync()
+        await self._kept_going("sync", self.firing.sync)
         if self._on_ready is not None:
             self._on_ready()
         if self._announce is not None:
@@ -259,21 +262,24 @@ class Worker:
         self.beats.every("retention", self._options.retention.interval / SECOND, self.retaining.bell.ring)
         self.beats.start()
         listener.start()
-        self._tasks = [
-            self._spawn("heartbeat", self.heartbeat.renew_forever()),
-            self._spawn("clock guard", self.heartbeat.guard_forever()),
-            self._spawn("firing", self.firing.run_forever()),
-            self._spawn("dispatching", self.dispatching.run_forever()),
-            self._spawn("finishing", self.finishing.run_forever()),
-            self._spawn("recovering", self.recovering.run_forever()),
-            self._spawn("deadlines", self.recovering.watch_deadlines()),
-            self._spawn("backfilling", self.backfilling.run_forever()),
-            self._spawn("retaining", self.retaining.run_forever()),
-            self._spawn("cancelling", self._answer(self._intents_bell, self.dispatching.obey_intents)),
-            *(self._spawn(name, loop) for name, loop in self.deferring.loops().items()),
-        ]
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "heartbeat": self.heartbeat.renew_forever,
+            "clock guard": self.heartbeat.guard_forever,
+            "firing": self.firing.run_forever,
+            "dispatching": self.dispatching.run_forever,
+            "finishing": self.finishing.run_forever,
+            "recovering": self.recovering.run_forever,
+            "deadlines": self.recovering.watch_deadlines,
+            "backfilling": self.backfilling.run_forever,
+            "retaining": self.retaining.run_forever,
+            "cancelling": partial(self._answer, self._intents_bell, self.dispatching.obey_intents),
+            **self.deferring.loops(),
+        }
+        self._tasks = [self._spawn(name, self._kept_going(name, loop)) for name, loop in loops.items()]
         # A fire notices by itself a plan made with other zone data; this finds those that are not due for long.
-        self._walk = self._spawn("zones", self.firing.walk_zones(self._options.zones))
+        self._walk = self._spawn(
+            "zones", self._kept_going("zones", partial(self.firing.walk_zones, self._options.zones))
+        )
         self._noticed()
         self.retaining.bell.ring()
         stopping = asyncio.create_task(self._stopping.wait())
@@ -429,6 +435,28 @@ class Worker:
 
     def _spawn(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(loop, name=name)
+
+    async def _kept_going(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a loop; where the database refuses what it asks, the loop begins again after a pause.
+
+        Only another schema ends it, which no waiting changes, and errors that are not the database's.
+        """
+        calm: asyncio.TimerHandle | None = None
+        while True:
+            try:
+                return await loop()
+            except SchemaMismatch:
+                raise
+            except StoreError as error:
+                if calm is not None:
+                    calm.cancel()
+                self.transactions.refused(name, error)
+                log.warning("a loop begins again: the database refused what it asked", loop=name, error=str(error))
+            await asyncio.sleep(_PAUSE_SECONDS)
+            # Refused work leaves no mark when it is done at last: it is, if nothing is heard of it for a while.
+            calm = asyncio.get_running_loop().call_later(_CALM_SECONDS, self.transactions.accepted, name)
+            self.finishing.bell.ring()
+            self._noticed()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Carries the start through, unless the worker is told to stop before."""

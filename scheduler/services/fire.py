@@ -113,14 +113,15 @@ def fire_due(
 
 
 def quarantine(tx: Transaction, planning: Planning, trigger_id: int, error: Exception) -> None:
-    """Sets one trigger aside whose fire fails in the database itself; the rest of its batch goes on."""
+    """Sets one trigger aside whose fire fails in the database itself; it is tried again at growing intervals."""
     due = tx.triggers.lock_due([trigger_id])[trigger_id]
     row = tx.triggers.load([trigger_id]).get(trigger_id)
     if row is not None:
         batch = Batch()
         set_aside(due, row, error, planning, batch)
-        batch.planned.append(trigger_id)  # Until somebody writes to it again, or another version tries.
+        batch.planned.append(trigger_id)  # Until somebody writes to it again, another version tries, or its time comes.
         write_changes(tx, batch)
+        tx.retries.set_aside(trigger_id, tx.now())
 
 
 def due_triggers(tx: Transaction, limit: int) -> list[int]:

@@ -106,8 +106,11 @@ def _unplanned(tx: Transaction, planning: Planning, limit: int) -> list[DueRow]:
         return dues
     # What is set aside may have been written to as well: it is planned once, and takes nobody else's place.
     found = {due.trigger_id for due in dues}
-    aside = (due for due in tx.triggers.claim_quarantined(planning.fingerprint, limit) if due.trigger_id not in found)
-    return [*dues, *islice(aside, limit - len(dues))]
+    aside = tx.triggers.claim_quarantined(planning.fingerprint, limit)
+    chosen = list(islice((due for due in aside if due.trigger_id not in found), limit - len(dues)))
+    if chosen:
+        tx.retries.begin([due.trigger_id for due in chosen], tx.now())
+    return [*dues, *chosen]
 
 
 def _plan(tx: Transaction, dues: list[DueRow], planning: Planning) -> list[int]:

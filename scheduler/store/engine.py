@@ -1,19 +1,16 @@
-"""Opening a database: engines with the settings that were measured, and what its errors mean."""
+"""Opening a database: engines with the settings that were measured."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy import URL, Engine, PoolProxiedConnection, event
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from scheduler.errors import StoreError, StoreUnavailable
@@ -23,18 +20,9 @@ from scheduler.store.urls import parse_url, sqlite_file
 
 _BUSY_SECONDS = 30
 _READS = "only reads"
-# Serialization failure and deadlock: the whole transaction is run again.
-_POSTGRES_RETRY = {"40001", "40P01"}
-# Shutting down, starting up, too many clients, cannot connect, idle in transaction: the server is away or sent us away.
-_POSTGRES_AWAY = ("57P01", "57P02", "57P03", "53300", "08", "25P03")
-
 
 ANSWER_WITHIN: ContextVar[float | None] = ContextVar("ANSWER_WITHIN", default=None)
 """How many seconds PostgreSQL may take for one statement in this thread, where that is less than usual."""
-
-
-class TransactionUndoneError(Exception):
-    """The database undid the transaction through no fault of its statements: run the whole of it again."""
 
 
 def open_engine(url: str, *, pool_size: int, answer_within: float, given_up: threading.Event) -> Engine:
@@ -134,49 +122,3 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
         reraise=True,
     )
     switch(cursor.execute, "PRAGMA journal_mode=WAL")
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turns the drivers' errors into ours: away is `StoreUnavailable`, undone is `TransactionUndoneError`."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreUnavailable(f"no connection to the database was free: {error}") from error
-    except DBAPIError as error:
-        translated = _translate(error)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def _translate(error: DBAPIError) -> Exception | None:
-    original = error.orig
-    if isinstance(original, sqlite3.OperationalError):
-        message = str(original)
-        if "locked" in message or "busy" in message:
-            return StoreUnavailable(f"another process holds the database: {message}")
-        if "unable to open" in message or "disk I/O" in message or "disk is full" in message or "readonly" in message:
-            return StoreUnavailable(f"the database file cannot be used: {message}")
-        return None
-    if isinstance(original, sqlite3.DatabaseError) and "not a database" in str(original):
-        return StoreError("the database file is not a SQLite database: name another one, or move it away")
-    state = getattr(original, "sqlstate", None)
-    if state in _POSTGRES_RETRY:
-        return TransactionUndoneError(str(original))
-    if error.connection_invalidated or (state and state.startswith(_POSTGRES_AWAY)):
-        return StoreUnavailable(_first_line(original))
-    if state is None and isinstance(error, (OperationalError, InterfaceError)):
-        return StoreUnavailable(_first_line(original))
-    return None
-
-
-def _first_line(error: object) -> str:
-    # Drivers answer in several lines, some of which repeat the connection string.
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def permission_problem(error: DBAPIError) -> StoreError:
-    """What to tell a user about an error that neither a retry nor waiting will mend."""
-    return StoreError(_first_line(error.orig))

@@ -224,6 +224,15 @@ Index(
     sqlite_where=text("due_at IS NOT NULL"),
 )
 
+# Triggers that were set aside because the database did not take what they fire: when they are tried again.
+trigger_retries = Table(
+    "trigger_retries",
+    metadata,
+    Column("trigger_id", _Id, ForeignKey("triggers.id", ondelete="CASCADE"), primary_key=True),
+    Column("retry_at", BigInteger, nullable=False),
+    Column("retries", Integer, nullable=False),
+)
+
 trigger_revisions = Table(
     "trigger_revisions",
     metadata,

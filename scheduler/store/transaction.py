@@ -21,11 +21,13 @@ from scheduler.domain.instants import Micros
 from scheduler.errors import StoreUnavailable
 from scheduler.store.backfills import BackfillTable
 from scheduler.store.dialect import Dialect, dialect_of, server_now
-from scheduler.store.engine import ANSWER_WITHIN, TransactionUndoneError, begin_reading, open_engine, translated_errors
+from scheduler.store.engine import ANSWER_WITHIN, begin_reading, open_engine
+from scheduler.store.failures import TransactionUndoneError, needs_another_connection, translated_errors
 from scheduler.store.ledger import LedgerTable
 from scheduler.store.listings import ListingTable
 from scheduler.store.meta import MetaTable
 from scheduler.store.retention import RetentionTable
+from scheduler.store.retries import RetryTable
 from scheduler.store.runs import RunTable
 from scheduler.store.specs import SpecTable
 from scheduler.store.tally import Tally, Watcher
@@ -69,6 +71,7 @@ class Transaction:
         self.workers = WorkerTable(self)
         self.backfills = BackfillTable(self)
         self.retention = RetentionTable(self)
+        self.retries = RetryTable(self)
 
     def now(self) -> Micros:
         """The present instant; ask after the locks are held, for they may have been waited for."""
@@ -199,6 +202,9 @@ class Store:
         try:
             yield tally
         except BaseException as error:
+            if needs_another_connection(error):
+                # Those that are lent out are closed when they come back.
+                self.engine.dispose()
             if self.watcher is not None:
                 self.watcher.undone(error, time.perf_counter() - begun)
             raise

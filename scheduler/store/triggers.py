@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, RowMapping, Select, Update, and_, bindparam, func, literal, or_, select, update
 
 from scheduler.domain.instants import Micros
+from scheduler.store import retries
 from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT, Batch, Dialect, asked_now
 from scheduler.store.prepared import prepared
 from scheduler.store.schema import task_versions, tasks, trigger_due, trigger_revisions, triggers
@@ -137,8 +138,8 @@ class TriggerTable:
         return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
 
     def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:
-        """Locks set-aside triggers that a worker with another version or other zone data gave up on."""
-        given = {"fingerprint": fingerprint, "most": limit}
+        """Locks set-aside triggers that a worker with another version or other zone data gave up on, or whose time has come."""
+        given = {"fingerprint": fingerprint, "most": limit, "at": self._tx.now()}
         return [DueRow(*row) for row in self._tx.connection.execute(_claim_quarantined(self._tx.dialect), given)]
 
     def claim_after(self, trigger_id: int, limit: int) -> list[DueRow]:
@@ -399,7 +400,10 @@ def _claim_due(dialect: Dialect, asks_server: bool, within: bool, floor: bool, s
 @prepared
 def _claim_quarantined(dialect: Dialect) -> Select[Any]:
     elsewhere = triggers.c.error_fingerprint != bindparam("fingerprint")
-    ids = select(triggers.c.id).where(triggers.c.error.is_not(None), elsewhere, triggers.c.deleted_at.is_(None))
+    again = triggers.c.id.in_(retries.due(bindparam("at", type_=BIGINT)))
+    ids = select(triggers.c.id).where(
+        triggers.c.error.is_not(None), or_(elsewhere, again), triggers.c.deleted_at.is_(None)
+    )
     statement = select(*_DUE).where(trigger_due.c.trigger_id.in_(ids)).order_by(trigger_due.c.trigger_id)
     return _claiming(dialect, statement.limit(bindparam("most", type_=INTEGER)))
 

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, inspect, text
 
 from scheduler.errors import SchemaMismatch, StoreUnavailable
 from scheduler.store.dialect import Dialect
-from scheduler.store.engine import begin_reading, translated_errors
+from scheduler.store.engine import begin_reading
+from scheduler.store.failures import translated_errors
 from scheduler.store.transaction import Store, Transaction
 from scheduler.store.urls import sqlite_file
 

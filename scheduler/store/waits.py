@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeEngine
 from scheduler.domain.instants import Micros
 from scheduler.domain.run import Phase
 from scheduler.store.dialect import BIGINT, BOOLEAN, INTEGER, TEXT, Dialect
-from scheduler.store.engine import TransactionUndoneError
+from scheduler.store.failures import TransactionUndoneError
 from scheduler.store.meta import sql_epoch
 from scheduler.store.prepared import prepared
 from scheduler.store.runs import TakenRun

@@ -14,9 +14,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError
 
-from scheduler.errors import SchemaMismatch, StoreUnavailable
+from scheduler.errors import SchemaMismatch, StatementRefused, StoreUnavailable
 from scheduler.store import migrations
 from scheduler.store.schema import metadata
 from scheduler.store.transaction import Store
@@ -131,7 +130,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -
     with store.engine.begin() as connection:
         # In the way of the last table that the first migration makes.
         connection.exec_driver_sql("CREATE TABLE skips (stray INTEGER)")
-    with pytest.raises(DBAPIError):
+    with pytest.raises(StatementRefused):
         upgrade_schema(store)
     assert table_names(store) == ["skips"]
     with store.engine.begin() as connection:
