@@ -161,7 +161,7 @@ def test_a_worker_of_the_release_before_goes_on_while_the_schema_is_upgraded(
     worker.register()
     worker.deploy(trigger())
     for minute in range(1, 10):  # So often that the driver has them prepared at the server.
-        worker.step(f"12:{minute:02}")
+        worker.at(f"12:{minute:02}").fire_all()
         worker.succeed(*worker.take())
     upgrading = Store.open(database_url)
     assert upgrade_schema(upgrading).found == "0006"
