@@ -33,9 +33,10 @@ class Backups:
     def step(self) -> bool:
         """Something may happen to the backup; True if it did."""
         choice = self._world.random.random()
-        if choice < self._likely and self._rows is None:
+        if self._rows is None and choice < self._likely:
             self.make()
-        elif choice < self._likely / 2:
+        elif self._rows is not None and choice < 3 * self._likely:
+            # Soon afterwards, so that runs of the backup are still in somebody's hands.
             self.restore(catch_up=self._world.random.random() < 0.5)
         else:
             return False
@@ -71,6 +72,15 @@ class Backups:
         world.run(begin_epoch)
         if not catch_up:
             self._skip()
+        elif world.random.random() < 0.5:
+            self._late_results()
+
+    def _late_results(self) -> None:
+        """Workers of before record what they executed, before anybody has taken it back."""
+        for worker in list(self._world.workers):
+            if not worker.frozen:
+                worker.succeed()
+                worker.flush()
 
     def _skip(self) -> None:
         world, planning = self._world, self._world.people.planning
