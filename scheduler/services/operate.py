@@ -72,7 +72,10 @@ def skip_next(tx: Transaction, key: TriggerKey) -> Micros | None:
     job = job_of(row)
     if job.max_fires is not None and due.fires >= job.max_fires:
         return None
-    slot = job.next_free(to_come_after(row, job, due.next_slot, now))
+    after = to_come_after(row, job, due.next_slot, now)
+    if due.next_slot is None and row["planned_from"] == row["plan_source"]:
+        after = max(after, due.last_slot or 0)  # All is decided, by a clock that was ahead perhaps.
+    slot = job.next_free(after)
     if slot is not None:
         tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])
     return slot

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.domain.automation import Cron, FixedRate
-from scheduler.domain.instants import SECOND
+from scheduler.domain.automation import At, Cron, FixedRate
+from scheduler.domain.instants import SECOND, to_datetime
 from scheduler.errors import Conflict, NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
@@ -147,6 +147,14 @@ def test_what_is_simulated_leaves_out_the_slot_to_be_skipped_and_keeps_its_fires
 def test_skip_next_of_what_has_fired_its_last_skips_nothing(world: World) -> None:
     world.deploy(trigger(max_fires=1))
     world.step("12:01")
+    assert world.client.skip_next(key()) is None
+
+
+def test_skip_next_of_what_has_fired_by_a_clock_that_was_ahead_skips_nothing(world: World) -> None:
+    world.deploy(trigger(automation=At(to_datetime(instant("12:01")))))
+    assert world.step("12:01") == ["12:01"]
+    world.clock_set_back("12:00:50")
+    assert world.next_fire() is None
     assert world.client.skip_next(key()) is None
 
 
