@@ -169,8 +169,9 @@ class Firing:
 
     async def _sync_singly(self) -> int:
         ids = await self._transactions.run(unplanned_triggers, self._planning, self._batch)
-        await self._one_by_one(ids, lambda trigger_id: self._sync(limit=1, only=trigger_id))
-        return len(ids)
+        refused = await self._one_by_one(ids, lambda trigger_id: self._sync(limit=1, only=trigger_id))
+        # While none can be planned the next beat tries again; what is due has its turn all the same, among others that fire.
+        return len(ids) if refused is None else 0
 
     async def _all(self, service: Callable[[Transaction, Planning, int], int]) -> None:
         full = True
@@ -213,13 +214,18 @@ class Firing:
 
     async def _fire_singly(self) -> Fired:
         ids = await self._transactions.run(due_triggers, self._batch)
-        await self._one_by_one(ids, lambda trigger_id: self._fire_batch(only=trigger_id))
+        refused = await self._one_by_one(ids, lambda trigger_id: self._fire_batch(only=trigger_id))
+        if refused is not None:
+            raise StoreUnavailable(f"none of {len(ids)} triggers can be decided: {refused}")
         return Fired()
 
-    async def _one_by_one(self, trigger_ids: Sequence[int], work: Callable[[int], Awaitable[object]]) -> None:
+    async def _one_by_one(
+        self, trigger_ids: Sequence[int], work: Callable[[int], Awaitable[object]]
+    ) -> StatementRefused | None:
         """Does the work for each, and quarantines those that it fails on in the database itself.
 
-        Raises `StoreUnavailable` where that refuses several and takes none: then it is not the triggers that are at fault.
+        Where that refuses several and takes none, it is not the triggers that are at fault: nothing is set aside, and what
+        it said last is returned.
         """
         failed: dict[int, Exception] = {}
         for trigger_id in trigger_ids:
@@ -231,10 +237,11 @@ class Firing:
                 failed[trigger_id] = error
         refused = [error for error in failed.values() if isinstance(error, StatementRefused)]
         if len(refused) == len(trigger_ids) > 1:
-            raise StoreUnavailable(f"none of {len(refused)} triggers can be decided: {refused[0]}")
+            return refused[-1]
         for trigger_id, why in failed.items():
             log.error("a trigger is set aside: it cannot be fired", trigger_id=trigger_id, error=str(why))
             await self._transactions.run(quarantine, self._planning, trigger_id, why)
+        return None
 
     def _report(self, fired: Fired) -> None:
         late: dict[int, list[NewRun]] = {}

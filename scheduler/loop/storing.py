@@ -109,6 +109,7 @@ class Storing:
             # A batch whose writing failed is written with the next; what changed since is newer.
             self._changed = batch | self._changed
             self._new_jobs = jobs | self._new_jobs
+            self._bell.ring()
             raise
         self.written += len(written.held)
         for key, held in batch.items():
@@ -127,6 +128,7 @@ class Storing:
             queued = await self._transactions.run(put_back, [item for _, item in batch.values()], self.incarnation)
         except BaseException:
             self._put_back = batch | self._put_back
+            self._bell.ring()
             raise
         for key, (held, _) in batch.items():
             self._lost(held)

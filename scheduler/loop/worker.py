@@ -20,7 +20,7 @@ from executors.jsonvalue import MAX_OUTPUT_BYTES
 from executors.protocol import Executor
 from scheduler.clock import Clock, SystemClock, since_boot
 from scheduler.domain.instants import SECOND, Micros, to_micros, to_rfc3339
-from scheduler.errors import SchemaMismatch, StoreError, StoreUnavailable
+from scheduler.errors import SchemaMismatch, StoreError
 from scheduler.loop.backfilling import Backfilling
 from scheduler.loop.beats import Beats, seconds
 from scheduler.loop.clock_guard import ClockGuard
@@ -342,10 +342,11 @@ class Worker:
                 log.error("an executor cannot be closed", executor=name, exc_info=True)
         await asyncio.to_thread(self.transactions.close, *([0.0] if left else []))
         await asyncio.wait([handing_back])
-        if not handing_back.cancelled():
-            handing_back.result()
-        died = [error for error in results if isinstance(error, Exception)]
+        failed = None if handing_back.cancelled() else handing_back.exception()
+        died = [error for error in (*results, failed) if isinstance(error, Exception)]
         log.info("stopped", worker=self._name, **({"error": repr(died[0])} if died else {}))
+        if failed is not None:
+            raise failed
 
     async def _end_loops(self) -> list[BaseException | None]:
         loops = [*self._tasks, *([self._walk] if self._walk is not None else [])]
@@ -359,7 +360,7 @@ class Worker:
             # Waits for what its loop is writing: were that cut off, nobody would know what became of it.
             await self.finishing.flush()
         await self._end_loops()
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(StoreError):  # Once the lease is over, others take over.
             await self.finishing.flush()
             await self.deferring.leave()
             if self.heartbeat.incarnation:

@@ -25,9 +25,9 @@ from scheduler.errors import StatementRefused, StoreError, StoreUnavailable
 _UNDONE: Final = "40"
 # Classes that tell of the statement or its data: wrong data, a broken constraint, a value that does not fit, wrong syntax.
 _REFUSED: Final = ("0A", "21", "22", "23", "2F", "38", "39", "42", "44", "54", "P0")
-# Within those, what passes: rights that were taken away, and tables that are not there (yet, or any more), as while a
-# backup is read in or a schema is swapped.
-_PASSING: Final = frozenset({"42501", "42P01", "3F000"})
+# Within those, what passes: rights that were taken away; tables, columns, functions and types that are not there (yet, or any
+# more), as while a backup is read in or a schema is swapped; a statement that a pooler prepared for somebody else.
+_PASSING: Final = frozenset({"42501", "42P01", "42703", "42883", "42704", "42P05"})
 _WORDS: Final = {
     "25006": "the database is read-only: a standby, or a server that is being switched over",
     "42501": "the database role lacks a right",
@@ -65,6 +65,8 @@ _SQLITE_WORDS: Final = {
     sqlite3.SQLITE_NOMEM: "there is no memory left for the database",
     sqlite3.SQLITE_INTERRUPT: "the statement was interrupted",
     sqlite3.SQLITE_SCHEMA: "the schema was changed meanwhile",
+    sqlite3.SQLITE_ABORT: "the statement was broken off",
+    sqlite3.SQLITE_INTERNAL: "SQLite failed",
     sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore it from a backup",
 }
 

@@ -36,6 +36,9 @@ PASSING = {
     "3F000": "the schema is gone",
     "42501": "privileges were revoked",
     "42P01": "a table is gone",
+    "42703": "a column is gone",
+    "42883": "a function is gone",
+    "42P05": "a pooler's prepared statement",
     "53100": "disk full",
     "53200": "out of memory",
     "53300": "too many connections",
@@ -53,7 +56,7 @@ PASSING = {
     "XX001": "data corrupted",
     "ZZ999": "a state that nobody knows",
 }
-REFUSED = ("22001", "22P02", "23502", "23505", "23514", "42703", "42883", "54000", "P0001")
+REFUSED = ("22001", "22P02", "23502", "23505", "23514", "42601", "42804", "54000", "P0001")
 
 
 @contextmanager
@@ -227,21 +230,22 @@ def test_a_statement_that_somebody_cancels_is_asked_again(world: World, postgres
 
 
 def spoil_one(world: World, name: str) -> str:
-    """Runs of this trigger are refused by the database, those of others are not."""
+    """Runs of this trigger are refused by the database, those of others are not; the statement mends it."""
     number = world.rows(f"SELECT id FROM triggers WHERE name = '{name}'")[0][0]
+    return spoil(world, f"NEW.trigger_id = {number}")
+
+
+def spoil(world: World, condition: str) -> str:
     if world.store.dialect.name == "postgresql":
         world.sql(
             "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'no such run' USING ERRCODE = '23514'; END $$"
+            f"$$ BEGIN IF {condition} THEN RAISE EXCEPTION 'no such run' USING ERRCODE = '23514'; END IF; "
+            "RETURN NEW; END $$"
         )
-        world.sql(
-            f"CREATE TRIGGER spoil BEFORE INSERT ON runs FOR EACH ROW WHEN (NEW.trigger_id = {number}) "
-            "EXECUTE FUNCTION spoil()"
-        )
+        world.sql("CREATE TRIGGER spoil BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION spoil()")
         return "DROP TRIGGER spoil ON runs"
     world.sql(
-        f"CREATE TRIGGER spoil BEFORE INSERT ON runs WHEN NEW.trigger_id = {number} "
-        "BEGIN SELECT RAISE(ABORT, 'no such run'); END"
+        f"CREATE TRIGGER spoil BEFORE INSERT ON runs WHEN {condition} BEGIN SELECT RAISE(ABORT, 'no such run'); END"
     )
     return "DROP TRIGGER spoil"
 
@@ -269,6 +273,18 @@ def test_who_alone_fails_is_set_aside_and_tried_again_at_growing_intervals(store
     assert world.trigger("bad")["state"] == "scheduled"
     # It owed everything since, and catch-up decided.
     assert len(world.ledger("bad")) > 3
+
+
+def test_several_that_cannot_be_planned_keep_nobody_from_firing(store: Store, clock: ManualClock) -> None:
+    world = World(store, clock)
+    world.deploy(trigger("bad"), trigger("worse"), trigger("good"))
+    spoil(world, "NEW.trigger_id IN (SELECT id FROM triggers WHERE name IN ('bad', 'worse'))")
+    world.at("12:01:10")
+    # What is due is fired under the old plan, which the database refuses for both.
+    world.sql("UPDATE triggers SET jitter = 1000000 WHERE name <> 'good'")
+    look(world)
+    assert world.ledger("good") == ["12:01"]
+    assert {world.trigger(name)["state"] for name in ("bad", "worse")} == {"quarantined"}
 
 
 def test_intervals_double_up_to_an_hour() -> None:
