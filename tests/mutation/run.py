@@ -206,6 +206,8 @@ def _report(files: Sequence[str]) -> int:
     print(f"{len(found)} kinds of mistakes survive, {len(found) - len(unlisted)} of them listed in {SURVIVORS}")
     for survivor in unlisted:
         print(survivor)
+    if not files and (gone := sorted(listed.keys() - found, key=str)):
+        print(f"listed, but noticed by now, or no longer there: remove from {SURVIVORS}", *gone, sep="\n")
     return 1 if unlisted else 0
 
 
