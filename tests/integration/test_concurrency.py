@@ -183,6 +183,26 @@ def test_firing_planning_deploying_and_commanding_at_once_decide_every_slot_once
         assert ledger == [f"12:{minute:02}" for minute in range(1, 14)]
 
 
+def test_a_deadline_does_not_wait_for_a_run_that_somebody_holds_and_a_restore_does(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.step("12:01")
+    held, free = sorted(run["name"] for run in world.runs())
+    world.sql("UPDATE runs SET deadline_at = 5")
+    ended: list[int] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(world.store.run(lambda tx: tx.runs.abort_open(tx.now(), 9, "restored")))
+    )
+    with world.store.begin() as first:
+        first.connection.exec_driver_sql(f"SELECT 1 FROM runs WHERE name = '{held}' FOR UPDATE")
+        with world.store.begin() as second:
+            second.connection.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
+            assert second.runs.expire(second.now(), 9) == [free]
+        thread.start()
+        _until(lambda: bool(world.rows("SELECT 1 FROM pg_locks WHERE NOT granted")))
+    thread.join()
+    assert ended == [1]
+
+
 def test_tasks_whose_turns_one_worker_takes_are_left_out_by_the_others(world: World) -> None:
     world.deploy(*(trigger(f"t{number}") for number in range(4)), spec=TaskSpec("logging", max_concurrent_runs=2))
     world.deploy(trigger(overlap="buffer_one"), task="bill")

@@ -202,7 +202,10 @@ def test_of_open_runs_the_queued_end_and_the_others_are_asked_to(world: World) -
         (None, None, None, 0),
     ]
     world.store.run(lambda tx: tx.runs.cancel([names["b"]], now, "again"))
-    assert world.store.run(lambda tx: tx.runs.intended("w1")) == {(names["b"], 0): "enough"}
+    world.sql(f"UPDATE runs SET owner = 'w1' WHERE name IN ('{names['c']}', '{names['d']}')")
+    world.sql("UPDATE runs SET intent_note = NULL WHERE phase = 'DEFERRED'")
+    intended = {(names["b"], 0): "enough", (names["c"], 0): ""}
+    assert world.store.run(lambda tx: tx.runs.intended("w1")) == intended
     assert world.store.run(lambda tx: tx.runs.intended("w2")) == {}
 
 
@@ -259,6 +262,9 @@ def test_queued_runs_end_at_their_deadline_the_longest_overdue_first(world: Worl
         e="",
     )
     assert world.store.run(lambda tx: tx.runs.next_deadline()) == now - 5
+    ids = dict(world.rows("SELECT name, id FROM triggers"))
+    assert sorted(world.store.run(lambda tx: tx.runs.overdue(now, 9))) == [ids["a"], ids["b"]]
+    assert len(world.store.run(lambda tx: tx.runs.overdue(now, 1))) == 1
     assert world.store.run(expire_runs, 1, world.planning) == ((names["b"],), ())
     assert world.store.run(expire_runs, 9, world.planning) == ((names["a"],), ())
     assert world.store.run(expire_runs, 9, world.planning) == ((), ())
@@ -269,6 +275,12 @@ def test_queued_runs_end_at_their_deadline_the_longest_overdue_first(world: Worl
         (over, now, 1),
         (f"{over} again; before: it broke", now, 1),
     ]
+
+
+def test_runs_that_ended_at_their_deadlines_are_told_by_name(world: World) -> None:
+    now = instant("12:01")
+    names = named(world, a=f"deadline_at = {now - 1}", b=f"deadline_at = {now - 2}", c=f"deadline_at = {now - 3}")
+    assert world.store.run(lambda tx: tx.runs.expire(now, 9)) == sorted(names.values())
 
 
 # --- a loss ----------------------------------------------------------------------------------------------------------
