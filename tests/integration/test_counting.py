@@ -156,6 +156,15 @@ def test_runs_that_end_without_an_answer_are_counted_too(world: World, counted: 
     assert counted.ended == {("ABORTED", "logging"): 2, ("TIMED_OUT", "shell"): 1}
 
 
+def test_of_runs_handed_back_only_those_that_are_over_count_as_ended(world: World, counted: Tally) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.step("12:01")
+    first, second = world.take()
+    world.client.cancel_run(first.run.name)
+    assert world.hand_back("w1", first, second) == 2
+    assert counted.ended == {("ABORTED", "logging"): 1}
+
+
 def test_a_retry_that_meets_a_cancel_counts_as_aborted(world: World, counted: Tally) -> None:
     world.deploy(trigger(), spec=retrying())
     world.step("12:01")

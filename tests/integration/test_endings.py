@@ -360,6 +360,14 @@ def test_nobody_hands_back_what_is_not_his(world: World, wrong: Callable[[str, i
     assert (row(world)["phase"], row(world)["owner"]) == ("RUNNING", "w1")
 
 
+def test_of_ones_runs_only_those_given_back_go(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.step("12:01")
+    first, second = world.take()
+    assert world.hand_back("w1", second) == 1
+    assert [row(world, execution.run.name)["phase"] for execution in (first, second)] == ["RUNNING", "QUEUED"]
+
+
 def test_a_run_handed_back_is_as_it_was_before_and_may_start_now(world: World) -> None:
     execution = running(world, retrying())
     world.fail(execution)
@@ -398,9 +406,16 @@ def test_what_ended_badly_is_open_again_with_nothing_of_its_end(world: World, ph
     assert not world.store.run(lambda tx: tx.runs.reopen(names["a"], now, None))
 
 
-def test_a_run_that_is_open_again_waits_for_its_turn_where_its_task_has_a_limit_since(world: World) -> None:
-    execution = running(world)
+@pytest.mark.parametrize(
+    ("limit", "overlap", "waits"), [(1, "allow_all", True), (None, "skip", True), (None, "allow_all", False)]
+)
+def test_a_run_that_is_open_again_waits_for_its_turn_where_its_own_task_or_trigger_says_so(
+    world: World, limit: int | None, overlap: str, waits: bool
+) -> None:
+    world.deploy(trigger(), task="another", spec=TaskSpec("logging", max_concurrent_runs=None if waits else 1))
+    world.client.deactivate(key(task="another"))
+    execution = running(world, overlap=overlap)
     world.fail(execution)
-    world.deploy(trigger(), version="v2", spec=TaskSpec("logging", max_concurrent_runs=1))
+    world.deploy(trigger(overlap=overlap), version="v2", spec=TaskSpec("logging", max_concurrent_runs=limit))
     world.client.retry_run(execution.run.name)
-    assert [bool(found[0]) for found in world.rows("SELECT gated FROM runs")] == [True]
+    assert [bool(found[0]) for found in world.rows("SELECT gated FROM runs")] == [waits]
