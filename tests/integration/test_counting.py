@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import fields
 from datetime import timedelta
 
+import psycopg
 import pytest
 from sqlalchemy import event
 
@@ -335,8 +336,9 @@ def fill(world: World, first: int, number: int, phase: str) -> None:
             FILLED.format(start=start, second=1_000_000, digest="a" * 64, false=false, phase=phase, numbers=numbers)
         )
     if postgres:
-        with world.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM ANALYZE runs")
+        url = world.store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as admin:
+            admin.execute("VACUUM ANALYZE runs")
 
 
 @pytest.mark.heavy
