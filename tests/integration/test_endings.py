@@ -318,6 +318,12 @@ def test_a_run_may_be_lost_less_often_than_the_limit_says(world: World, max_lost
     assert found.more
 
 
+def test_a_run_that_must_not_be_executed_twice_ends_with_its_first_loss_however_many_are_allowed(world: World) -> None:
+    running(world, TaskSpec("logging", on_lost="fail"))
+    assert len(lose(world, max_lost=1).failed) == 1
+    assert (row(world)["phase"], row(world)["error"]) == ("FAILED", "lost its worker")
+
+
 def test_a_loss_pauses_as_a_failure_does_and_a_manual_runs_does_not(world: World) -> None:
     once = TaskSpec("logging", on_lost="fail")
     running(world, once, pause_on_failure=1)

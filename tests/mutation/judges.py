@@ -50,6 +50,7 @@ JUDGES: Final[Mapping[str, tuple[str, ...]]] = {
     "scheduler/store/gates.py": ("integration/test_turns", "integration/test_cancel", "integration/test_concurrency"),
     "scheduler/store/run_endings.py": (
         "integration/test_endings",
+        "integration/test_runs",
         "integration/test_cancel",
         "integration/test_counting",
         "integration/test_concurrency",
