@@ -203,6 +203,19 @@ def test_a_deadline_does_not_wait_for_a_run_that_somebody_holds_and_a_restore_do
     assert ended == [1]
 
 
+def test_a_cancel_waits_for_a_run_that_somebody_holds(world: World) -> None:
+    world.deploy(trigger())
+    world.step("12:01")
+    name = only(world.runs())["name"]
+    thread = threading.Thread(target=lambda: world.client.cancel_run(name))
+    with world.store.begin() as tx:
+        tx.connection.exec_driver_sql("SELECT 1 FROM runs FOR UPDATE")
+        thread.start()
+        _until(lambda: bool(world.rows("SELECT 1 FROM pg_locks WHERE NOT granted")))
+    thread.join()
+    assert world.phases() == {"12:01": "ABORTED"}
+
+
 def test_tasks_whose_turns_one_worker_takes_are_left_out_by_the_others(world: World) -> None:
     world.deploy(*(trigger(f"t{number}") for number in range(4)), spec=TaskSpec("logging", max_concurrent_runs=2))
     world.deploy(trigger(overlap="buffer_one"), task="bill")

@@ -190,14 +190,16 @@ def test_failed_and_timed_out_scheduled_runs_pause_their_trigger(world: World, p
 
 
 def test_of_open_runs_the_queued_end_and_the_others_are_asked_to(world: World) -> None:
-    names = named(world, a="", b="phase = 'RUNNING', owner = 'w1'", c="phase = 'DEFERRED'", d="phase = 'FAILED'")
+    names = named(
+        world, a="", b="phase = 'RUNNING', owner = 'w1', error = 'before'", c="phase = 'DEFERRED'", d="phase = 'FAILED'"
+    )
     now = world.clock.advance(1)
     done = world.store.run(lambda tx: tx.runs.cancel([*names.values(), "nobody"], now, "enough"))
     assert done == {names["a"]: "ABORTED", names["b"]: "RUNNING", names["c"]: "DEFERRED"}
     found = {name: row(world, names[name]) for name in sorted(names)}
     assert [(r["intent"], r["error"], r["finished_at"], r["fence"]) for r in found.values()] == [
         ("cancel", "enough", now, 1),
-        ("cancel", None, None, 0),
+        ("cancel", "before", None, 0),
         ("cancel", None, None, 0),
         (None, None, None, 0),
     ]
@@ -294,6 +296,18 @@ def recover(world: World, **options: Any) -> Recovered:
 def lose(world: World, **options: Any) -> Recovered:
     world.clock.advance(LEASE / SECOND + 1)
     return recover(world, **options)
+
+
+def test_only_runs_of_workers_that_are_gone_are_taken_back_and_the_loss_names_the_worker(world: World) -> None:
+    world.deploy(trigger("a"), trigger("b"), trigger("c"))
+    world.step("12:01")
+    lost = only(world.take("w1", on_time=1)).run.name
+    world.clock.advance(LEASE / SECOND + 1)
+    world.register("w2")
+    kept = only(world.take("w2", on_time=1)).run.name
+    assert recover(world).requeued == (lost,)
+    assert {run["name"]: run["phase"] for run in world.runs()}[kept] == "RUNNING"
+    assert world.rows("SELECT run_name, worker FROM lost_attempts") == [(lost, "worker-w1")]
 
 
 def test_of_many_lost_runs_some_are_taken_back_at_a_time(world: World) -> None:
