@@ -9,11 +9,13 @@ import os
 import platform
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -46,6 +48,8 @@ log = structlog.get_logger("scheduler")
 
 _OBJECTS_BETWEEN_SEARCHES: Final = 50_000
 _TURN_SECONDS: Final = 0.0005
+# After the grace: for what is handed back, for a second of answers under way, and for the logs.
+_FORCE_SECONDS: Final = 10.0
 
 
 @lru_cache(maxsize=1)
@@ -269,9 +273,14 @@ class App:
         gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, 20, 20)
         # A thread that comes back from the database waits for its turn no longer than that, however busy the event loop.
         sys.setswitchinterval(_TURN_SECONDS)
-        return asyncio.run(self._serve(executors, manifests))
+        try:
+            return asyncio.run(self._serve(executors, manifests))
+        finally:
+            logs.drain()
 
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:
+        from scheduler import logs
+
         store = self.open_store()
         sessions = HttpSessions()
 
@@ -288,9 +297,7 @@ class App:
                     log.warning("fires no more", trigger=f"{result.key}/{name}", because=why)
 
         worker = self.make_worker(store, executors, sessions, before_start)
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, worker.stop)
+        _stop_on_signals(worker.stop, self.settings.worker.shutdown_grace.total_seconds())
         try:
             async with self._observed(worker, store, executors):
                 await worker.run()
@@ -304,7 +311,7 @@ class App:
         if worker.performer.abandoned or worker.dispatching.running or worker.transactions.hanging:
             # Threads cannot be stopped; waiting for them would keep the process from ever ending.
             log.warning("leaving by force: code that was asked to end is still running")
-            sys.stderr.flush()
+            logs.drain()
             os._exit(0)
         return 0
 
@@ -405,6 +412,35 @@ class App:
         return {
             name: os.environ[secret.env] for name, secret in self.settings.secrets.items() if secret.env in os.environ
         }
+
+
+def _stop_on_signals(stop: Callable[[], None], grace_seconds: float) -> None:
+    """SIGTERM, SIGINT and SIGHUP call `stop` on the running loop; a while after the grace the process is ended by force.
+
+    The handlers are Python's and not the loop's: a loop that is blocked would never call its own.
+    """
+    from scheduler import logs
+
+    loop = asyncio.get_running_loop()
+    waiting: list[threading.Timer] = []
+
+    def leave_by_force() -> None:
+        log.error("leaving by force: still not stopped", after_seconds=grace_seconds + _FORCE_SECONDS)
+        logs.drain()
+        os._exit(1)
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        if not waiting:
+            waiting.append(threading.Timer(grace_seconds + _FORCE_SECONDS, leave_by_force))
+            waiting[0].daemon = True
+            waiting[0].start()
+        with contextlib.suppress(RuntimeError):  # The loop has ended meanwhile.
+            loop.call_soon_threadsafe(stop)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, asked)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, asked)
 
 
 def prepare_config(executor: Executor, execution: Execution) -> Any:

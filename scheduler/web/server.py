@@ -151,23 +151,45 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection that must ask for something: idle ones would use up the files that executions need."""
+    """A connection that must ask for something: idle ones would use up the files that executions need.
+
+    A request that is not whole may take ten to twenty seconds. Where too many are open, the oldest without a whole request
+    makes room: probes are answered, however many send slowly.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _MAX_CONNECTIONS:
-            transport.abort()
-            return
-        self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_silent)
+        self._since = self.loop.time()
+        self._seen: object = None
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, _Connection) and other is not self and not other.transport.is_closing()
+        ]
+        if len(others) >= _MAX_CONNECTIONS:
+            unfinished = [other for other in others if other.asks_nothing]
+            if not unfinished:
+                transport.abort()
+                return
+            min(unfinished, key=lambda other: other._since).transport.abort()
+        self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if (impatience := getattr(self, "_impatience", None)) is not None:
             impatience.cancel()
         super().connection_lost(exc)
 
-    def _hang_up_if_silent(self) -> None:
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether no whole request has come that is still to be answered."""
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    def _hang_up_if_slow(self) -> None:
         # Between two requests uvicorn has a timer of its own; without one, a request is awaited that is not whole yet.
-        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+        silent = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        sending = self.conn.their_state is h11.SEND_BODY
+        if silent or (sending and self._seen is self.scope):
             self.transport.abort()
-        else:
-            self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_silent)
+            return
+        self._seen = self.scope if sending else None
+        self._impatience = self.loop.call_later(_SILENCE_SECONDS, self._hang_up_if_slow)

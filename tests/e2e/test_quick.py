@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 from tests.e2e.conftest import NewWorld
@@ -10,8 +12,10 @@ from tests.e2e.worlds import (
     PROJECT,
     as_json,
     assert_every_second_once,
+    eventually,
     marking,
     marks,
+    scheduler_command,
     ticking,
 )
 
@@ -102,3 +106,23 @@ def test_what_a_worker_does_is_seen_and_steered_from_a_second_terminal(new_world
     # A slot that came due in the very moment of the pause is skipped for it.
     assert {slot.get("phase") or slot["reason"] for slot in slots} <= {"SUCCEEDED", "paused"}
     assert world.call("triggers", "show", "tick/other").returncode == 4
+
+
+def test_sighup_drains(new_world: NewWorld, sqlite_url: str) -> None:
+    world = new_world(sqlite_url, [ticking()])
+    with world.worker() as worker:
+        world.until(lambda: world.runs("tick", "SUCCEEDED"), "a run has ended")
+        assert worker.stop(number=signal.SIGHUP) == 0
+    assert world.client.list_workers() == []
+
+
+def test_a_log_that_cannot_be_written_ends_no_worker(new_world: NewWorld, sqlite_url: str) -> None:
+    world = new_world(sqlite_url, [ticking()])
+    command = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *scheduler_command(world.config, "serve")]
+    with subprocess.Popen(command, env=world.environment()) as worker:
+        try:
+            eventually(lambda: len(world.runs("tick", "SUCCEEDED")) >= 2, "runs end, though the log is full")
+            worker.terminate()
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()

@@ -320,18 +320,45 @@ def test_a_connection_between_two_requests_is_not_hung_up(monkeypatch: pytest.Mo
     run(test)
 
 
-def test_too_many_connections_are_refused_and_the_rest_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [b"", b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"])
+def test_probes_are_answered_however_many_connections_ask_for_nothing_whole(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
     monkeypatch.setattr(server_module, "_MAX_CONNECTIONS", 5)
 
     async def test() -> None:
         async with serving() as server:
-            idle = [await asyncio.open_connection(*address(server)) for _ in range(5)]
-            assert await talk(server, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") == b""
-            idle.pop()[1].close()
-            await asyncio.sleep(0.1)
+            slow = [await asyncio.open_connection(*address(server)) for _ in range(20)]
+            for _, writer in slow:
+                writer.write(sent)
             assert (await ask(server, "/livez"))[0].status == 200
-            for _, writer in idle:
+            hung_up = sum(await asyncio.gather(*(ended(reader) for reader, _ in slow)))
+            assert hung_up >= 15
+            for _, writer in slow:
                 writer.close()
+
+    async def ended(reader: asyncio.StreamReader) -> bool:
+        try:
+            async with asyncio.timeout(0.5):
+                while await reader.read(1_000):
+                    pass
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+        return True
+
+    run(test)
+
+
+def test_a_body_that_does_not_end_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SILENCE_SECONDS", 0.1)
+
+    async def test() -> None:
+        async with serving() as server:
+            # The app answers 405 without reading on; the connection is not kept for the rest of the body.
+            said = await talk(server, b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx", within=2)
+            assert b" 405 " in said or said == b""
 
     run(test)
 
