@@ -408,8 +408,10 @@ def test_what_the_worker_dies_of_is_raised_by_wait_once(database: str) -> None:
 
 
 def test_what_the_worker_dies_of_is_raised_when_the_block_is_left(database: str) -> None:
-    with pytest.raises(OSError, match="no such device"), Scheduler(Broken(), database=database) as scheduler:
+    with pytest.raises(OSError, match="no such device"), Scheduler(Broken(), database=database) as scheduler:  # noqa: PT012
         scheduler.start()
+        # Stopped before it came to the executor, the worker would die of nothing.
+        assert scheduler._ended.wait(SOON.total_seconds())
 
 
 def test_the_blocks_own_error_is_not_hidden_by_the_workers(database: str) -> None:
