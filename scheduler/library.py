@@ -14,9 +14,12 @@ web port.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # before _stop_all is registered: what is registered last is called first
 import contextlib
 import signal
 import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -49,6 +52,8 @@ log = structlog.get_logger("scheduler")
 
 _SOURCE: Final = "library"
 _ONLY: Final = "default"
+# How long a stop that was asked to hurry may take: for what is ended and handed back.
+_HURRIED_SECONDS: Final = 10.0
 
 
 class WorkerKeys(TypedDict, total=False):
@@ -154,8 +159,8 @@ class Scheduler:
     def start(self) -> None:
         """Starts the worker in a thread of its own and returns; what goes wrong in it is raised by `wait` and `stop`.
 
-        Called from the main thread, SIGTERM from now on ends the program as Ctrl-C does, draining, unless the program
-        handles it itself.
+        Called from the main thread, SIGTERM and SIGHUP from now on end the program as Ctrl-C does, draining, unless the
+        program handles them itself. A program that ends without `stop` hands back at once what runs.
         """
         self._store  # noqa: B018  # a database that cannot be used is the caller's to know, now
         with self._guard:
@@ -163,9 +168,10 @@ class Scheduler:
                 raise RuntimeError("this Scheduler was stopped: make another one")
             if self._thread is not None:
                 raise RuntimeError("this Scheduler was started already")
-            # A daemon, so that a program that ends without stop() ends; what ran is then recovered like after a crash.
+            # A daemon, so that a program that ends without stop() ends: _stop_all hands back what ran.
             self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
-        _end_on_sigterm()
+            _started.add(self)
+        _end_on_signals()
         self._thread.start()
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -186,15 +192,18 @@ class Scheduler:
     def stop(self) -> None:
         """Takes nothing new, lets running work finish within `shutdown_grace`, hands back the rest, and closes.
 
-        A Ctrl-C or SIGTERM meanwhile hands back at once. Called by an executor, on the worker's own thread, it only asks.
-        Raises what the worker died of, once.
+        A Ctrl-C or SIGTERM meanwhile hands back at once, and so do further ones, which are not raised. Called by an
+        executor, on the worker's own thread, it only asks. Raises what the worker died of, once.
         """
         self._ask_to_stop()
         if threading.current_thread() is self._thread:
             return
         if self._thread is not None:
-            self._join(self._thread)
-            _default_sigterm()
+            if not self._until_ended():
+                log.error("still not stopped: left as it is", after_seconds=_HURRIED_SECONDS)
+                return
+            self._thread.join()
+            _default_signals()
         with self._opening:
             if self._opened is not None:
                 self._opened.close()
@@ -258,16 +267,22 @@ class Scheduler:
                 for _ in range(missing):
                     loop.call_soon_threadsafe(worker.stop)
 
-    def _join(self, thread: threading.Thread) -> None:
-        hurried = False
-        while thread.is_alive():
+    def _until_ended(self, *, at_once: bool = False) -> bool:
+        # Not by Thread.join(): interrupted, Python 3.11 takes the thread for ended while it runs.
+        give_up: float | None = None
+        while True:
             try:
-                thread.join()
+                if at_once and give_up is None:
+                    give_up = time.monotonic() + _HURRIED_SECONDS
+                    self._ask_to_stop(at_once=True)
+                return self._ended.wait(None if give_up is None else give_up - time.monotonic())
             except (KeyboardInterrupt, _Terminated):
-                if hurried:
-                    raise
-                hurried = True
-                self._ask_to_stop(at_once=True)
+                at_once = True
+
+    def _end_with_program(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            log.info("stopping", because="the program ends")
+            self._until_ended(at_once=True)
 
     def _ring(self) -> None:
         with self._guard:
@@ -288,23 +303,36 @@ class Scheduler:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM: like Ctrl-C it interrupts the main thread, and unlike it, it leaves no traceback."""
+    """SIGTERM or SIGHUP: like Ctrl-C it interrupts the main thread, and unlike it, it leaves no traceback."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated(128 + number)
 
 
-def _end_on_sigterm() -> None:
-    main = threading.current_thread() is threading.main_thread()
-    if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+def _end_on_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for name in _SIGNALS:
+            if signal.getsignal(name) is signal.SIG_DFL:
+                signal.signal(name, _terminate)
 
 
-def _default_sigterm() -> None:
-    main = threading.current_thread() is threading.main_thread()
-    if main and signal.getsignal(signal.SIGTERM) is _terminate:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _default_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for name in _SIGNALS:
+            if signal.getsignal(name) is _terminate:
+                signal.signal(name, signal.SIG_DFL)
+
+
+def _stop_all() -> None:
+    for scheduler in list(_started):
+        scheduler._end_with_program()
+
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+_started: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+# atexit is too late: by then no pool starts anything any more, and a run is handed back by a thread of a pool.
+threading._register_atexit(_stop_all)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
