@@ -1,6 +1,6 @@
 """`python -m scheduler` is the command `scheduler`."""
 
-from scheduler.cli.main import main
+from scheduler.cli.process import main
 
 if __name__ == "__main__":
     main()

@@ -276,6 +276,9 @@ class App:
         try:
             return asyncio.run(self._serve(executors, manifests))
         finally:
+            # It has stopped: who asks once more gets no other exit code while Python ends.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             logs.drain()
 
     async def _serve(self, executors: Mapping[str, Executor], manifests: Manifests) -> int:

@@ -17,6 +17,7 @@ import typer
 
 from scheduler.cli.guard import report
 from scheduler.cli.invocation import Invocation
+from scheduler.cli.output import discard, note
 from scheduler.cli.verbs import LazyGroup, Verb
 
 
@@ -86,7 +87,7 @@ def root(
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command that the process was called with."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is printed escaped rather than not at all.
         if isinstance(stream, io.TextIOWrapper):
@@ -97,3 +98,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         raise SystemExit(130) from None
+    except OSError as error:  # of the help, which Click prints
+        discard(sys.stdout)
+        note(f"cannot write the result: {error.strerror or error}")
+        raise SystemExit(1) from None

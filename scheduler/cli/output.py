@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from scheduler.errors import SchedulerError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -41,8 +44,20 @@ def emit(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Anything else, on stderr."""
-    _write(sys.stderr, text)
+    """Anything else, on stderr. Where that cannot be written, nobody can be told."""
+    with contextlib.suppress(CannotWrite):
+        _write(sys.stderr, text)
+
+
+class CannotWrite(SchedulerError):
+    """The result has nowhere to go: a full disk, for one."""
+
+
+def discard(stream: TextIO) -> None:
+    """Sends what the stream still holds, and all that is written to it from now on, to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -51,7 +66,10 @@ def _write(stream: TextIO, text: str) -> None:
         stream.flush()
     except BrokenPipeError:
         # The reader has seen enough (`| head`). What is being done goes on; what is still printed, nobody reads.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        discard(stream)
+    except OSError as error:
+        discard(stream)
+        raise CannotWrite(f"cannot write the result: {error.strerror or error}") from error
 
 
 # --- for programs -------------------------------------------------------------------------------------------------------
