@@ -326,6 +326,7 @@ class App:
             yield
             return
         # Some ten megabytes and a fifth of a second: for workers with a web port alone.
+        from scheduler import logs
         from scheduler.loop.health import Health
         from scheduler.loop.lag import LoopLag
         from scheduler.loop.sampling import Sampling
@@ -350,6 +351,7 @@ class App:
         sampling = Sampling(worker.transactions, worker.beats, executors, metrics.sampled)
         health = Health(worker, lag, sampling, lease=options.lease)
         metrics.follow(worker, health, sampling)
+        metrics.count_dropped_lines(logs.dropped)
         callers = [Caller(token.name, token.role, token.sha256) for token in tokens]
         app = make_app(health_router(health, metrics.render), callers=callers)
         server = WebServer(app, web.host, web.port, loopback_only=not tokens)
@@ -428,7 +430,14 @@ def _stop_on_signals(stop: Callable[[], None], grace_seconds: float) -> None:
     waiting: list[threading.Timer] = []
 
     def leave_by_force() -> None:
-        log.error("leaving by force: still not stopped", after_seconds=grace_seconds + _FORCE_SECONDS)
+        from scheduler.loop.still_running import tasks_running, threads_running
+
+        log.error(
+            "leaving by force: still not stopped",
+            after_seconds=grace_seconds + _FORCE_SECONDS,
+            tasks=tasks_running(loop),
+            threads=threads_running(),
+        )
         logs.drain()
         os._exit(1)
 

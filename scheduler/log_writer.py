@@ -16,11 +16,12 @@ class LogWriter:
     """A text stream to a file descriptor. Lines keep their order; what finds no room or cannot be written is counted."""
 
     def __init__(self, descriptor: int, *, most_lines: int = _MOST_LINES) -> None:
-        """`most_lines` may wait to be written; further ones are dropped."""
+        """`most_lines` may wait to be written; further ones are dropped, and `dropped` says how many."""
         self._descriptor = descriptor
         self._most = most_lines
         self._lines: SimpleQueue[str | threading.Event] = SimpleQueue()
         self._unsaid = 0
+        self.dropped = 0
         self._count = threading.Lock()
         # A daemon: a write that hangs must not keep the process from ending.
         threading.Thread(target=self._write_forever, name="log-writer", daemon=True).start()
@@ -45,6 +46,7 @@ class LogWriter:
     def _drop(self, lines: int) -> None:
         with self._count:
             self._unsaid += lines
+            self.dropped += lines
 
     def _write_forever(self) -> None:
         while True:
@@ -66,7 +68,8 @@ class LogWriter:
         with self._count:
             unsaid, self._unsaid = self._unsaid, 0
         if unsaid and not self._put(f"{unsaid} log lines were dropped\n"):
-            self._drop(unsaid)
+            with self._count:
+                self._unsaid += unsaid
 
     def _put(self, text: str) -> bool:
         left = memoryview(text.encode(errors="backslashreplace"))

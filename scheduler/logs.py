@@ -48,6 +48,11 @@ def drain(seconds: float = 2.0) -> None:
         _writer.drain(seconds)
 
 
+def dropped() -> int:
+    """How many lines were not written since the start: nobody read them, or there was no room."""
+    return 0 if _writer is None else _writer.dropped
+
+
 def _stream() -> TextIO:
     global _writer
     if sys.stderr is None:

@@ -22,7 +22,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -156,6 +156,10 @@ class Metrics:
             lambda: math.nan if sampling.age is None else sampling.age,
         )
 
+    def count_dropped_lines(self, read: Callable[[], int]) -> None:
+        """Shows what `read` says: the log lines that were dropped since the process started."""
+        self.registry.register(_DroppedLines(read))
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """All figures as text, and its content type: OpenMetrics where `accept` names it, else Prometheus' own."""
         encode, content_type = choose_encoder(accept)
@@ -213,6 +217,16 @@ class Metrics:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+class _DroppedLines(Collector):
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "scheduler_log_lines_dropped_total", "Log lines that could not be written.", value=self._read()
+        )
 
 
 class CountedHistogram(Collector):

@@ -170,6 +170,7 @@ def families() -> dict[str, tuple[str, frozenset[str]]]:
     """Every metric by the name that is documented: its type and its labels."""
     metrics = new("shell")
     metrics.sampled(Sample(SCHEMA, {}, {("shell", False): 0}, 0))
+    metrics.count_dropped_lines(int)
     text, _ = metrics.render("")
     found = {}
     for family in text_string_to_metric_families(text.decode()):
@@ -266,3 +267,11 @@ def test_panels_stand_beside_each_other() -> None:
         assert at["x"] + at["w"] <= 24
         taken |= cells
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_dropped_log_lines_are_read_when_somebody_asks() -> None:
+    metrics, dropped = new(), [0]
+    metrics.count_dropped_lines(lambda: len(dropped))
+    assert values(metrics)["scheduler_log_lines_dropped_total"] == 1
+    dropped.append(0)
+    assert values(metrics)["scheduler_log_lines_dropped_total"] == 2
