@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from scheduler.errors import ClockJumped
 from scheduler.services.restored import abort_restored, begin_epoch, skip_restored
 from scheduler.services.sync import refresh_summaries
 from scheduler.store.schema import metadata
@@ -80,7 +82,8 @@ class Backups:
         for worker in list(self._world.workers):
             if not worker.frozen:
                 worker.succeed()
-                worker.flush()
+                with suppress(ClockJumped):  # Then it records them once it believes the clock.
+                    worker.flush()
 
     def _skip(self) -> None:
         world, planning = self._world, self._world.people.planning
