@@ -447,7 +447,7 @@ class Client:
 
     def skip_next(self, key: TriggerKey) -> Micros | None:
         """The trigger's next slot will be skipped, also while it waits out its jitter; returns it, None where none comes."""
-        return self._run(operate.skip_next, key, self._planning)
+        return self._run(operate.skip_next, key)
 
     def snooze(self, key: TriggerKey, until: Micros) -> None:
         """The trigger owes nothing until an instant, and goes on by itself. Raises `NotFound`, `Conflict`, `SpecError`."""

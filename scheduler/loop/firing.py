@@ -19,7 +19,6 @@ from scheduler.services.fire import Fired, due_triggers, fire_due, quarantine
 from scheduler.services.plan import Planning
 from scheduler.services.sync import (
     plan_after_clock_set_back,
-    plan_what_was_planned_ahead,
     plan_with_new_zones,
     refresh_summaries,
     sync_triggers,
@@ -129,9 +128,6 @@ class Firing:
         if self._clock_set_back:
             self._clock_set_back = False
             await self._all(plan_after_clock_set_back)
-            after: int | None = 0
-            while after is not None:
-                after = await self._transactions.run(plan_what_was_planned_ahead, self._planning, after, self._batch)
         if self._unsynced:
             self._unsynced = False
             await self.sync()

@@ -12,13 +12,11 @@ from scheduler.domain.instants import Micros, to_rfc3339
 from scheduler.domain.run import Kind, Phase
 from scheduler.domain.values import check_json
 from scheduler.errors import Conflict, NotFound, RevisionConflict, SpecError
-from scheduler.services.fire import fire_due
 from scheduler.services.jobs import is_live, job_of, to_come_after, wakes_at
 from scheduler.services.plan import Planning, pointed_versions
 from scheduler.services.switch import switch_triggers
 from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
-from scheduler.store.triggers import DueRow
 
 
 class TriggerKey(NamedTuple):
@@ -59,30 +57,15 @@ def set_active(
     return True
 
 
-def skip_next(tx: Transaction, key: TriggerKey, planning: Planning) -> Micros | None:
+def skip_next(tx: Transaction, key: TriggerKey) -> Micros | None:
     """The slot that fires next will be skipped; returns it, or None where nothing is to come. Raises `NotFound`.
 
     It is the one that listings show as next, also while it waits out its jitter. What is due already, and only waits for a
-    worker, is not to come: the slot after it is skipped. Asked twice before that slot is due, it is the same slot. Where the
-    slot of an earlier request is due and undecided, the slots that are due are decided first, so that it is skipped as well.
+    worker, is not to come: the slot after it is skipped. Asked twice before that slot is decided, it is the same slot.
     """
     trigger_id = _find(tx, key)["id"]
     due = tx.triggers.lock_due([trigger_id])[trigger_id]
     row = tx.triggers.load([trigger_id])[trigger_id]
-    slot = _slot_to_skip(tx, row, due)
-    earlier = row["skip_next_at"]
-    if slot is not None and earlier is not None and due.next_slot is not None and due.next_slot <= earlier < slot:
-        if not fire_due(tx, planning, limit=1, only=trigger_id).claimed:
-            return int(earlier)  # It is set aside: nothing is decided, and the request stands.
-        due = tx.triggers.lock_due([trigger_id])[trigger_id]
-        row = tx.triggers.load([trigger_id])[trigger_id]
-        slot = _slot_to_skip(tx, row, due)
-    if slot is not None:
-        tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])
-    return slot
-
-
-def _slot_to_skip(tx: Transaction, row: Row, due: DueRow) -> Micros | None:
     now = tx.now()
     if not is_live(row, now) and wakes_at(row, now) is None:
         return None
@@ -92,7 +75,10 @@ def _slot_to_skip(tx: Transaction, row: Row, due: DueRow) -> Micros | None:
     after = to_come_after(row, job, due.next_slot, now)
     if due.next_slot is None and row["planned_from"] == row["plan_source"]:
         after = max(after, due.last_slot or 0)  # All is decided, by a clock that was ahead perhaps.
-    return job.next_free(after)
+    slot = job.next_free(after)
+    if slot is not None:
+        tx.triggers.update([{"id": trigger_id, "skip_next_at": slot}])
+    return slot
 
 
 def snooze(tx: Transaction, key: TriggerKey, until: Micros, planning: Planning, *, by: str) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from scheduler.domain.instants import SECOND, Micros
+from scheduler.domain.instants import SECOND
 from scheduler.domain.planning import Plan
-from scheduler.services.jobs import is_live, job_of, row_when_planned, shifted_anchor, wakes_at
+from scheduler.services.jobs import is_live, job_of, row_when_planned, shifted_anchor
 from scheduler.services.plan import Batch, Planning, decide, plan_anew, set_aside, write_changes, write_plans
-from scheduler.store.rows import Row
 from scheduler.store.transaction import Transaction
 from scheduler.store.triggers import DueRow, PlanChange
 
@@ -72,62 +71,33 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
     beyond = now + planning.misfire_grace
     tx.runs.release_future(now, beyond)
     dues = tx.triggers.claim_ahead(limit, beyond)
+    rows = tx.triggers.load(due.trigger_id for due in dues)
     batch = Batch()
-    for due, row in _rows_of(tx, dues):
-        _plan_from_now(due, row, now, planning, batch)
+    for due in dues:
+        row = rows.get(due.trigger_id)
+        if row is None or not is_live(row, now):
+            continue
+        try:
+            anchor = shifted_anchor(row, now)
+            activated = min(row["activated_at"] or now, now)
+            # What was written since it was planned is the next look's.
+            job = job_of(row_when_planned(row) or row, activated_at=activated, anchor_at=anchor)
+        except ValueError as error:
+            set_aside(due, row, error, planning, batch)
+            continue
+        old = PlanChange(due.trigger_id, *(row[name] for name in PlanChange._fields[1:]))
+        batch.changes.append(
+            old._replace(activated_at=activated, anchor_at=row["anchor_at"] if anchor is None else anchor)
+        )
+        position = now - now % SECOND
+        spent = job.max_fires is not None and due.fires >= job.max_fires
+        next_slot = None if spent else job.next_after(position)
+        plan = Plan((), (), position, next_slot, None if next_slot is None else job.due_at(next_slot))
+        high = max(due.last_slot or 0, due.decided_to or 0) or None
+        decide(batch, due._replace(decided_to=high), row, job, plan, now)
+        batch.rewound[due.trigger_id] = (job, now)
     write_changes(tx, batch)
     return len(dues)
-
-
-def plan_what_was_planned_ahead(tx: Transaction, planning: Planning, after: int, limit: int) -> int | None:
-    """One batch of the walk that follows, over triggers that decided nothing ahead of now but were planned there.
-
-    By an edit, for instance, while the clock was ahead: their plan would leave out the slots until then. Returns where to
-    go on, None when all is done.
-    """
-    now = tx.now()
-    dues = tx.triggers.claim_planned_ahead(after, limit, now + planning.misfire_grace)
-    batch = Batch()
-    for due, row in _rows_of(tx, dues):
-        stood = row_when_planned(row)
-        try:
-            job = None if stood is None else job_of(stood, anchor_at=shifted_anchor(row, now))
-        except ValueError:
-            continue
-        first = None if job is None else job.next_after(max(now, due.last_slot or 0, wakes_at(row, now) or 0))
-        if first is not None and (due.next_slot is None or first < due.next_slot):
-            _plan_from_now(due, row, now, planning, batch)
-    write_changes(tx, batch)
-    return dues[-1].trigger_id if dues else None
-
-
-def _rows_of(tx: Transaction, dues: Sequence[DueRow]) -> list[tuple[DueRow, Row]]:
-    rows = tx.triggers.load(due.trigger_id for due in dues)
-    return [(due, rows[due.trigger_id]) for due in dues if due.trigger_id in rows]
-
-
-def _plan_from_now(due: DueRow, row: Row, now: Micros, planning: Planning, batch: Batch) -> None:
-    wakes = wakes_at(row, now)
-    if wakes is None and not is_live(row, now):
-        return
-    try:
-        anchor = shifted_anchor(row, now)
-        # A snooze that is not over by this clock goes on.
-        activated = min(row["activated_at"] or now, now) if wakes is None else wakes
-        # What was written since it was planned is the next look's.
-        job = job_of(row_when_planned(row) or row, activated_at=activated, anchor_at=anchor)
-    except ValueError as error:
-        set_aside(due, row, error, planning, batch)
-        return
-    old = PlanChange(due.trigger_id, *(row[name] for name in PlanChange._fields[1:]))
-    batch.changes.append(old._replace(activated_at=activated, anchor_at=row["anchor_at"] if anchor is None else anchor))
-    position = now - now % SECOND
-    spent = job.max_fires is not None and due.fires >= job.max_fires
-    next_slot = None if spent else job.next_after(position if wakes is None else wakes)
-    plan = Plan((), (), position, next_slot, None if next_slot is None else job.due_at(next_slot))
-    high = max(due.last_slot or 0, due.decided_to or 0) or None
-    decide(batch, due._replace(decided_to=high), row, job, plan, now)
-    batch.rewound[due.trigger_id] = (job, now)
 
 
 def _unplanned(tx: Transaction, planning: Planning, limit: int) -> list[DueRow]:

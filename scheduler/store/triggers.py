@@ -67,7 +67,6 @@ _DUE = [
     trigger_due.c.fires,
     trigger_due.c.fingerprint,
 ]
-_LIVING = select(triggers.c.id).where(triggers.c.active, triggers.c.deleted_at.is_(None), triggers.c.error.is_(None))
 
 
 # Everything but what decides nothing, much of it long; whether the plan is of what stands there now is compared there.
@@ -123,18 +122,19 @@ class TriggerTable:
 
     def claim_ahead(self, limit: int, beyond: Micros) -> list[DueRow]:
         """Locks triggers whose position, or activation, lies after `beyond`: the clock was set back under them."""
-        # The end of a snooze lies ahead on purpose.
-        since = triggers.c.activated_at
-        young = select(triggers.c.id).where(since > beyond, since > func.coalesce(triggers.c.snoozed_until, 0))
-        ahead = or_(trigger_due.c.last_slot > beyond, trigger_due.c.trigger_id.in_(young))
-        # One that is finished may owe something again.
-        statement = select(*_DUE).where(ahead, trigger_due.c.trigger_id.in_(_LIVING))
-        return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
-
-    def claim_planned_ahead(self, after: int, limit: int, beyond: Micros) -> list[DueRow]:
-        """Locks the triggers that follow `after` and have no slot until `beyond`, for a walk over all of them in batches."""
-        ahead = or_(trigger_due.c.next_slot > beyond, trigger_due.c.next_slot.is_(None))
-        statement = select(*_DUE).where(trigger_due.c.trigger_id > after, ahead, trigger_due.c.trigger_id.in_(_LIVING))
+        young = select(triggers.c.id).where(triggers.c.activated_at > beyond)
+        ahead = or_(
+            trigger_due.c.last_slot > beyond,
+            and_(trigger_due.c.last_slot.is_(None), trigger_due.c.trigger_id.in_(young)),
+        )
+        # What is snoozed lies ahead on purpose. One that is finished may owe something again.
+        living = select(triggers.c.id).where(
+            triggers.c.active,
+            triggers.c.deleted_at.is_(None),
+            triggers.c.error.is_(None),
+            func.coalesce(triggers.c.snoozed_until, 0) <= beyond,
+        )
+        statement = select(*_DUE).where(ahead, trigger_due.c.trigger_id.in_(living))
         return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))
 
     def claim_quarantined(self, fingerprint: str, limit: int) -> list[DueRow]:

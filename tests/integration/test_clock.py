@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from scheduler.domain.automation import At, Automation, Cron, FixedRate
+from scheduler.domain.automation import At, Cron, FixedRate
 from scheduler.domain.instants import SECOND, Micros, to_datetime
 from scheduler.domain.trigger import CatchUp
 from scheduler.store.transaction import Store
@@ -15,7 +15,6 @@ from tests.conftest import ManualClock
 from tests.integration.worlds import HOUR, World, instant, key, spoken, trigger
 
 DAILY = Cron("0 13 * * *")
-HOURLY = Cron("0 * * * *")
 
 
 def test_a_clock_that_jumped_ahead_and_back_decides_no_slot_twice(world: World) -> None:
@@ -97,65 +96,6 @@ def test_a_trigger_paused_ahead_of_time_owes_what_comes_after_its_activation(wor
     world.client.activate(key())
     assert world.step("12:01") == ["12:01"]
     assert world.ledger() == ["12:01", "18:00"]
-
-
-def test_a_snooze_that_is_not_over_by_the_right_clock_goes_on_and_ends_in_time(world: World) -> None:
-    world.deploy(trigger(automation=HOURLY))
-    world.client.snooze(key(), instant("14:30"))
-    world.step("29 12:00")
-    world.clock_set_back("12:05")
-    assert (world.trigger()["state"], world.next_fire()) == ("snoozed", "15:00")
-    assert world.step("14:00") == []
-    assert world.step("15:00") == ["15:00"]
-    assert world.step("16:00") == ["16:00"]
-
-
-def test_a_snoozed_trigger_that_was_edited_while_the_clock_was_ahead_ends_its_snooze_in_time(world: World) -> None:
-    world.deploy(trigger(automation=DAILY))
-    world.client.snooze(key(), instant("14:30"))
-    world.at("22 12:30").deploy(trigger(automation=HOURLY))
-    world.clock_set_back("12:05")
-    assert (world.trigger()["state"], world.next_fire()) == ("snoozed", "15:00")
-
-
-@pytest.mark.parametrize("silenced", ["deactivated", "deleted"])
-def test_a_trigger_with_a_history_that_is_activated_while_the_clock_is_ahead_is_planned_by_the_right_one(
-    world: World, silenced: str
-) -> None:
-    world.deploy(trigger(automation=HOURLY))
-    world.step("13:00")
-    if silenced == "deleted":
-        world.client.delete_trigger(key())
-        world.at("29 12:00").deploy(trigger(automation=HOURLY))
-    else:
-        world.client.deactivate(key())
-        world.at("29 12:00").client.activate(key())
-    world.clock_set_back("13:10")
-    assert world.step("14:00") == ["14:00"]
-
-
-@pytest.mark.parametrize("before", [None, At(to_datetime(instant("13:00"))), Cron("0 13 1 1 *"), FixedRate(30, "day")])
-@pytest.mark.parametrize("edited", [HOURLY, FixedRate(1, "hour"), At(to_datetime(instant("28 12:00")))])
-def test_an_edit_that_was_planned_while_the_clock_was_ahead_is_planned_again_by_the_right_one(
-    world: World, before: Automation | None, edited: Automation
-) -> None:
-    world.deploy(trigger(automation=before))
-    world.step("13:00")
-    history = world.ledger()
-    world.at("29 12:00").deploy(trigger(automation=edited))
-    world.clock_set_back("13:10")
-    slot = "28 12:00" if isinstance(edited, At) else "14:00"
-    assert world.next_fire() == slot
-    assert world.step(slot) == [slot]
-    assert world.ledger() == [*history, slot]
-
-
-def test_one_that_counts_from_0_again_while_the_clock_is_ahead_is_planned_by_the_right_one(world: World) -> None:
-    world.deploy(trigger(automation=HOURLY, max_fires=1))
-    world.step("13:00")
-    world.at("29 12:00").client.reset_fires([key()])
-    world.clock_set_back("13:10")
-    assert [world.step("14:00"), world.step("15:00")] == [["14:00"], []]
 
 
 def test_an_edit_that_nobody_had_seen_is_seen_after_the_clock_was_set_back(world: World) -> None:

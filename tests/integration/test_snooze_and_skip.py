@@ -10,7 +10,6 @@ import pytest
 
 from scheduler.domain.automation import At, Cron, FixedRate
 from scheduler.domain.instants import SECOND, to_datetime
-from scheduler.domain.trigger import CatchUp
 from scheduler.errors import Conflict, NotFound, SpecError
 from scheduler.store.transaction import Store
 from tests.conftest import ManualClock
@@ -238,25 +237,3 @@ def test_many_are_snoozed_as_each_of_them_is_and_all_or_none(world: World) -> No
         assert (world.trigger(name)["state"], world.trigger(name)["revision"]) == ("snoozed", 2)
         assert world.next_fire(name) == "12:11"
         assert world.ledger(name) == ["paused 12:01–12:03 ×3"]
-
-
-@pytest.mark.parametrize("policy", ["all", "latest", "none", "gap"])
-def test_a_slot_to_be_skipped_stays_so_when_the_next_one_is_asked_for_during_an_outage(
-    world: World, policy: Any
-) -> None:
-    world.deploy(trigger(automation=Cron("0 * * * *"), catchup=CatchUp(policy)))
-    assert spoken(world.client.skip_next(key()) or 0) == "13:00"
-    world.at("14:50")
-    assert spoken(world.client.skip_next(key()) or 0) == "15:00"
-    world.step("15:05")
-    kept = "catchup_policy 14:00–14:00 ×1" if policy == "none" else "14:00"
-    assert world.ledger() == ["skip_next 13:00–13:00 ×1", kept, "skip_next 15:00–15:00 ×1"]
-
-
-def test_what_is_set_aside_keeps_the_slot_that_it_is_to_skip(world: World) -> None:
-    world.deploy(trigger(automation=Cron("0 * * * *")))
-    world.client.skip_next(key())
-    world.sql("UPDATE triggers SET error = 'it broke', error_fingerprint = 'one'")
-    world.sql("UPDATE trigger_due SET due_at = NULL")
-    world.at("14:50")
-    assert spoken(world.client.skip_next(key()) or 0) == "13:00"

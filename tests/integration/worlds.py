@@ -22,12 +22,7 @@ from scheduler.services.fire import Fired, fire_due
 from scheduler.services.operate import TriggerKey
 from scheduler.services.plan import Planning
 from scheduler.services.recover import Recovered, hand_back, recover_runs
-from scheduler.services.sync import (
-    plan_after_clock_set_back,
-    plan_what_was_planned_ahead,
-    refresh_summaries,
-    sync_triggers,
-)
+from scheduler.services.sync import plan_after_clock_set_back, refresh_summaries, sync_triggers
 from scheduler.services.take import Execution, describe_runs, take_runs
 from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import CHANNEL, Store
@@ -132,7 +127,6 @@ class World:
         """The clock jumps back, and the worker's guard notices."""
         self.at(text)
         self.store.run(plan_after_clock_set_back, self.planning, 1_000)
-        self.store.run(plan_what_was_planned_ahead, self.planning, 0, 1_000)
 
     def register(self, incarnation: str = "w1", executors: Sequence[str] = ("logging",)) -> str:
         with self.store.begin() as tx:

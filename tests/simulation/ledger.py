@@ -182,24 +182,20 @@ class TriggerModel:
         beyond = now + self.grace
         old, written = self.planned, self.planned_from or self.written
         timetable = written.timetable
-        wakes = self.written.wakes(now)
-        if old is None or self.aside or not (self.written.live(now) or wakes is not None):
+        if old is None or not self.written.live(now) or self.aside:
             return
-        decided = (self.last or 0) > beyond or old.activated_at > max(beyond, self.written.snoozed_until or 0)
-        since = max(now, self.last or 0, wakes or 0)
-        if not decided and (timetable is None or not self._is_planned_ahead(old, since, beyond)):
+        if (self.last if self.last is not None else old.activated_at) <= beyond:
             return
         if timetable is None:
             self.aside = code
             return
         self._bring_anchor_back(now)
-        activated = self.activated_at = min(self.activated_at or now, now) if wakes is None else wakes
+        activated = self.activated_at = min(self.activated_at or now, now)
         anchor = None
         if isinstance(timetable.grid, Rate) and timetable.grid.start is None:
             anchor = activated - activated % SECOND if self.anchor is None else self.anchor
         self.planned = Planned(timetable, written.jitter, anchor, activated)
-        self.last = now - now % SECOND
-        self.owed_after = self.last if wakes is None else wakes
+        self.owed_after = self.last = now - now % SECOND
         self.spent = self.written.max_fires is not None and self.fires >= self.written.max_fires
         self._forget_ahead(now)
 
@@ -304,10 +300,6 @@ class TriggerModel:
         slot = self.next_slot()
         if slot is not None and self.last is not None and slot <= self.last:
             self._forget_ahead(now)
-
-    def _is_planned_ahead(self, planned: Planned, since: Micros, beyond: Micros) -> bool:
-        first, slot = self._next(planned, since), self.owed_slot()
-        return first is not None and (slot is None or (beyond < slot and first < slot))
 
     def _forget_ahead(self, now: Micros) -> None:
         """The clock was set back: of what lies ahead only runs have happened."""

@@ -78,13 +78,9 @@ class Operators:
         world, model = self._world, self._model(key)
         lives = model.written.live(world.now) or model.written.wakes(world.now) is not None
         if lives and model.written.timetable is None:
-            world.refuses(SpecError, operate.skip_next, key, self._people.planning)
+            world.refuses(SpecError, operate.skip_next, key)
             return
-        earlier, owed = model.skip_next, model.next_slot()
-        slot = world.run(operate.skip_next, key, self._people.planning)
-        if slot is not None and earlier is not None and owed is not None and owed <= earlier < slot:
-            # What is due is decided before another slot is to be skipped.
-            world.decided(self._id(key), self._people.planning)
+        slot = world.run(operate.skip_next, key)
         world.tell(f"skips the next slot of {key}: {slot}")
         if not model.pending and not model.aside:
             # What nobody has planned has no anchor to count from.

@@ -14,12 +14,7 @@ from scheduler.services.finish import Ended, Finished, finish_runs
 from scheduler.services.fire import Fired, fire_due
 from scheduler.services.plan import Planning
 from scheduler.services.recover import Recovered, expire_runs, hand_back, recover_runs
-from scheduler.services.sync import (
-    plan_after_clock_set_back,
-    plan_what_was_planned_ahead,
-    refresh_summaries,
-    sync_triggers,
-)
+from scheduler.services.sync import plan_after_clock_set_back, refresh_summaries, sync_triggers
 from scheduler.services.take import Execution, Taken, describe_runs, take_runs
 from scheduler.store.runs import TakenRun
 from scheduler.store.transaction import Transaction
@@ -200,7 +195,6 @@ class SimulatedWorker:
 
     def notice_clock_set_back(self) -> None:
         self.world.run(plan_after_clock_set_back, self.planning, PLENTY, here=self.wall)
-        self.world.run(plan_what_was_planned_ahead, self.planning, 0, PLENTY, here=self.wall)
         self.world.noticed_set_back(self.planning)
         self.world.tell(f"{self.name} noticed that the clock was set back")
 
