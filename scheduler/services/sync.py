@@ -75,11 +75,11 @@ def plan_after_clock_set_back(tx: Transaction, planning: Planning, limit: int) -
     batch = Batch()
     for due in dues:
         row = rows.get(due.trigger_id)
-        if row is None or not is_live(row, now):
-            continue
+        if row is None or not is_live(row, now) or row["activated_at"] is None:
+            continue  # One that was switched on since it was planned is the next look's.
         try:
             anchor = shifted_anchor(row, now)
-            activated = min(row["activated_at"] or now, now)
+            activated = min(row["activated_at"], now)
             # What was written since it was planned is the next look's.
             job = job_of(row_when_planned(row) or row, activated_at=activated, anchor_at=anchor)
         except ValueError as error:
