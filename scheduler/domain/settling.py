@@ -46,10 +46,11 @@ def skip_owed(
         if due_only and (newest is None or newest < planned):
             return _NOTHING
         newest = max(planned, newest or planned)
-        skips = [SkippedRange(planned, newest, max(1, job.count(planned - SECOND, newest)), reason)]
+        # With new zone data the planned slot need not be one of the job's.
+        skips = [SkippedRange(planned, newest, 1 + job.count(planned, newest), reason)]
     last = skips[-1].to_slot
     if decided is not None:
-        slots = [planned] if job is None else job.every(planned - SECOND, last)
+        slots = [planned] if job is None else [planned, *job.every(planned, last)]
         skips = _grouped((slot, None if decided(slot) else reason) for slot in slots)
     return Plan((), tuple(skips), last, None, None)
 

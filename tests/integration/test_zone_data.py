@@ -10,7 +10,7 @@ import pytest
 from scheduler.domain.automation import Cron
 from scheduler.domain.instants import SECOND
 from scheduler.services.sync import plan_with_new_zones
-from tests.integration.worlds import World, instant, trigger
+from tests.integration.worlds import World, instant, key, trigger
 from tests.zone_data import shifted, zone_data
 
 NOW = instant("12:00") // SECOND
@@ -95,3 +95,13 @@ def test_a_restore_that_skips_what_is_owed_skips_it_under_new_zone_data_too(worl
     with zone_data(shifted("America/Bogota", NOW - 40 * YEAR, NOW - 39 * YEAR, 60)):
         world.at("12:03:30").client.restored(catch_up=False)
         assert world.ledger() == ["restored 12:01–12:03 ×3"]
+
+
+@pytest.mark.parametrize("minutes", [10, 30])
+def test_a_pause_counts_a_planned_slot_that_new_zone_data_took_away(world: World, minutes: int) -> None:
+    world.deploy(trigger(automation=Cron("*/30 * * * *", "America/Bogota")))
+    with zone_data(shifted("America/Bogota", NOW - 60, NOW + YEAR, minutes * 60)):
+        world.at("13:55:30").client.deactivate(key())
+        world.fire_all()
+        expected = {10: "paused 12:30–13:50 ×4", 30: "paused 12:30–13:30 ×3"}
+        assert world.ledger() == [expected[minutes]]
