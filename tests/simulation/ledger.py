@@ -222,7 +222,7 @@ class TriggerModel:
         shared = set(new.timetable.slots(began[0] - 1, now, self._anchor(new)))
         lost = {slot for slot in began if slot not in shared or new.timetable.quiet(slot)}
         changed, before = {slot for slot in lost if due_at(slot) < now - self.grace}, len(self.entries)
-        fires = self._judge(now, began, due_at, changed, open_runs)
+        fires = self._judge(now, began, due_at, changed, open_runs, known=known)
         if len(self.entries) > before:
             self.last = began[-1]
         return fires
@@ -235,13 +235,23 @@ class TriggerModel:
         return self.planned.timetable.slots(self.owed_after, now, self._anchor(self.planned)) if known else [slot]
 
     def _judge(
-        self, now: Micros, due: list[Micros], due_at: Callable[[Micros], Micros], changed: set[Micros], open_runs: int
+        self,
+        now: Micros,
+        due: list[Micros],
+        due_at: Callable[[Micros], Micros],
+        changed: set[Micros],
+        open_runs: int,
+        *,
+        known: bool = True,
     ) -> list[Fire]:
-        """The outcome of each of these slots; `changed` are those that no schedule has any more."""
+        """The outcome of each of these slots; `changed` are those that no schedule has any more.
+
+        Where the old schedule is not `known` any more, neither are its quiet days.
+        """
         assert self.planned is not None
         manners, undecided = self.manners, [slot for slot in due if self._undecided(slot)]
         # What may not fire whatever the policy says has that for its reason.
-        outcomes = {slot: "calendar" for slot in undecided if self.planned.timetable.quiet(slot)}
+        outcomes = {slot: "calendar" for slot in undecided if known and self.planned.timetable.quiet(slot)}
         outcomes |= {slot: "schedule_changed" for slot in undecided if slot in changed and slot not in outcomes}
         if self.skip_next in undecided and self.skip_next not in outcomes:
             outcomes[self.skip_next] = "skip_next"
