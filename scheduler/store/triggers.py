@@ -127,12 +127,14 @@ class TriggerTable:
             trigger_due.c.last_slot > beyond,
             and_(trigger_due.c.last_slot.is_(None), trigger_due.c.trigger_id.in_(young)),
         )
-        # What is snoozed lies ahead on purpose. One that is finished may owe something again.
+        # What is snoozed lies ahead on purpose. One that is finished may owe something again. One that was switched on since
+        # it was planned is the next look's. Whatever is claimed is planned, so that no full batch is claimed again and again.
         living = select(triggers.c.id).where(
             triggers.c.active,
+            triggers.c.activated_at.is_not(None),
             triggers.c.deleted_at.is_(None),
             triggers.c.error.is_(None),
-            func.coalesce(triggers.c.snoozed_until, 0) <= beyond,
+            func.coalesce(triggers.c.snoozed_until, 0) <= self._tx.now(),
         )
         statement = select(*_DUE).where(ahead, trigger_due.c.trigger_id.in_(living))
         return self._claim(statement.order_by(trigger_due.c.trigger_id).limit(limit))

@@ -9,6 +9,7 @@ import pytest
 from scheduler.domain.automation import At, Cron, FixedRate
 from scheduler.domain.instants import SECOND, Micros, to_datetime
 from scheduler.domain.trigger import CatchUp
+from scheduler.services.sync import plan_after_clock_set_back
 from scheduler.store.transaction import Store
 from scheduler.store.upgrade import upgrade_schema
 from tests.conftest import ManualClock
@@ -96,6 +97,23 @@ def test_a_trigger_paused_ahead_of_time_owes_what_comes_after_its_activation(wor
     world.client.activate(key())
     assert world.step("12:01") == ["12:01"]
     assert world.ledger() == ["12:01", "18:00"]
+
+
+@pytest.mark.parametrize("silenced", ["switched off and on", "snoozed"])
+def test_a_batch_of_what_is_not_planned_after_the_clock_was_set_back_does_not_keep_the_worker(
+    world: World, silenced: str
+) -> None:
+    world.deploy(trigger("a"), trigger("b"))
+    world.step("15:00")
+    if silenced == "snoozed":
+        world.at("13:00").client.snooze(key("a"), instant("13:00") + 20 * SECOND)
+    else:
+        world.sql("UPDATE triggers SET active = false WHERE name = 'a'")
+        world.step()
+        world.sql("UPDATE triggers SET active = true WHERE name = 'a'")
+        world.at("13:00")
+    counts = [world.store.run(plan_after_clock_set_back, world.planning, 1) for _ in range(2)]
+    assert counts == [1, 0]
 
 
 def test_an_edit_that_nobody_had_seen_is_seen_after_the_clock_was_set_back(world: World) -> None:
