@@ -274,7 +274,12 @@ def assert_told_truly(world: World, wanted: TaskDefinition) -> None:
     }
     for item in told.triggers:
         if item.action in ("created", "changed"):
-            assert next_fires[item.name] == next(iter(item.fires_after), None), item
+            planned, first = next_fires[item.name], next(iter(item.fires_after), None)
+            if planned is not None and planned <= world.clock.now():
+                # Owed since before the deploy, which left its schedule alone: what is told is what is to come.
+                assert first is None or first > world.clock.now(), item
+            else:
+                assert planned == first, item
             assert item.action == "created" or item.changes, item
         assert (item.action == "pruned") == (item.name not in next_fires)
     assert {item.action for item in next(world.client.plan_deploy([wanted])).triggers} <= {"unchanged"}

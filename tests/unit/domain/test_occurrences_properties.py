@@ -127,8 +127,11 @@ def test_once_fires_each_local_time_exactly_once_a_day(
     start, end = (
         zone_of(zone).earliest(day * 86_400 + (hour * 60 + minute) * 60 + 43_230) for day in (first, first + days)
     )
-    assert schedule.count(start, end) == days
-    assert len(list(schedule.between(start, end))) == days
+    # A day that the clocks jumped over (Apia, 2011) begins where the next one does: at midnight both are one fire.
+    readings = [day * 86_400 + (hour * 60 + minute) * 60 for day in range(first + 1, first + days + 1)]
+    merged = sum(zone_of(zone).earliest(one) == zone_of(zone).earliest(one + 86_400) for one in readings)
+    assert schedule.count(start, end) == days - merged
+    assert len(list(schedule.between(start, end))) == days - merged
 
 
 @settings(max_examples=200, deadline=None)
